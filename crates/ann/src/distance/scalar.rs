@@ -1,0 +1,38 @@
+//! Portable kernels: the definition that every SIMD kernel is tested against.
+
+use super::Kernels;
+use half::f16;
+
+pub(super) static KERNELS: Kernels = Kernels {
+    name: "scalar",
+    l2_squared: |a, b| sum(a, b, |x, y| (x - y) * (x - y)),
+    dot: |a, b| sum(a, b, |x, y| x * y),
+    cosine_parts: |a, b| (sum(a, b, |x, y| x * y), sum(a, a, |x, y| x * y), sum(b, b, |x, y| x * y)),
+    l1: |a, b| sum(a, b, |x, y| (x - y).abs()),
+    l2_squared_f16: |a, b| sum_f16(a, b, |x, y| (x - y) * (x - y)),
+    dot_f16: |a, b| sum_f16(a, b, |x, y| x * y),
+    cosine_parts_f16: |a, b| (sum_f16(a, b, |x, y| x * y), sum_f16(a, a, |x, y| x * y), sum_f16(b, b, |x, y| x * y)),
+    l1_f16: |a, b| sum_f16(a, b, |x, y| (x - y).abs()),
+    dot_u8: |a, b| a.iter().zip(b).map(|(&x, &y)| u64::from(x) * u64::from(y)).sum(),
+    dot_u8_i15: |code, hi, lo| {
+        code.iter()
+            .zip(hi.iter().zip(lo))
+            .map(|(&c, (&h, &l))| i64::from(c) * (256 * i64::from(h) + i64::from(l)))
+            .sum()
+    },
+    l1_sq8: |code, scale, offset, query| {
+        code.iter().zip(query).map(|(&c, &q)| (q - (offset + scale * f32::from(c))).abs()).sum()
+    },
+    l1_sq8_pair: |(a, a_scale, a_offset), (b, b_scale, b_offset)| {
+        let value = |c: u8, scale: f32, offset: f32| offset + scale * f32::from(c);
+        a.iter().zip(b).map(|(&x, &y)| (value(x, a_scale, a_offset) - value(y, b_scale, b_offset)).abs()).sum()
+    },
+};
+
+fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    a.iter().zip(b).map(|(&x, &y)| term(x, y)).sum()
+}
+
+fn sum_f16(a: &[f16], b: &[f16], term: impl Fn(f32, f32) -> f32) -> f32 {
+    a.iter().zip(b).map(|(x, y)| term(x.to_f32(), y.to_f32())).sum()
+}

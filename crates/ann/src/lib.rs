@@ -1,0 +1,9 @@
+//! Approximate nearest neighbour search: distances, quantised codes, HNSW over page storage.
+//!
+//! Nothing here knows PostgreSQL, files or the network. Graphs are read and changed through
+//! [`page::PageStore`]; the extension implements it on the buffer manager, tests implement it in memory.
+//!
+//! Architecture invariant: `unsafe` occurs only in [`distance`]'s SIMD kernels.
+
+pub mod distance;
+pub mod sq8;

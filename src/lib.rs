@@ -1,0 +1,21 @@
+//! hybridvec: a `vector` type and the index access method `hybrid` for PostgreSQL.
+
+use pgrx::prelude::*;
+
+::pgrx::pg_module_magic!(name, version);
+
+/// Version of the library, which may be newer than the extension's SQL.
+#[pg_extern(immutable, parallel_safe)]
+fn hybridvec_version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}
