@@ -6,4 +6,10 @@
 //! Architecture invariant: `unsafe` occurs only in [`distance`]'s SIMD kernels.
 
 pub mod distance;
+pub mod error;
+pub mod hnsw;
+pub mod index;
+pub mod memory;
+pub mod page;
+pub mod shape;
 pub mod sq8;

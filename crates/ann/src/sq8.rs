@@ -82,7 +82,17 @@ impl Query {
 
     /// Inner product of the 15-bit query with the decoded vector.
     pub fn dot(&self, code: &[u8], scale: f32, offset: f32) -> f64 {
-        let integer = (kernels().dot_u8_i15)(code, &self.hi, &self.lo);
+        self.combine(self.integer_dot(code, 0), scale, offset)
+    }
+
+    /// The integer part of [`Self::dot`] for a part of a code that starts at dimension `start`; parts add up.
+    pub fn integer_dot(&self, part: &[u8], start: usize) -> i64 {
+        let end = start + part.len();
+        (kernels().dot_u8_i15)(part, &self.hi[start..end], &self.lo[start..end])
+    }
+
+    /// The inner product whose integer part is `integer`.
+    pub fn combine(&self, integer: i64, scale: f32, offset: f32) -> f64 {
         f64::from(offset) * self.sum + f64::from(scale) * self.step * integer as f64
     }
 }

@@ -1,6 +1,9 @@
 //! Distance kernels, one implementation per CPU feature, chosen once at run time.
 
+mod prefetch;
 mod scalar;
+
+pub use prefetch::{prefetch, prefetch_line};
 
 use half::f16;
 use std::sync::LazyLock;

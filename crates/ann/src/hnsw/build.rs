@@ -1,0 +1,530 @@
+//! Building a graph in memory, on many threads, and laying it out on pages.
+//!
+//! All codes are there before the first link is made; links are atomic words, so threads share the graph without
+//! unsafe code. Each list is ordered by distance and carries, for every neighbor, that distance and whether the
+//! neighbor is *diverse*: not nearer to a nearer diverse neighbor than to the list's owner (Malkov & Yashunin 2018,
+//! algorithm 4). Slots that diversity leaves free are filled with the nearest others ("keep pruned").
+
+use super::near::{Frontier, Near, Visited};
+use super::probe::Scaling;
+use super::read::rank_pair;
+use crate::distance::{Metric, prefetch};
+use crate::error::{Error, Result};
+use crate::shape::{MAX_LEVEL, Shape};
+use crate::sq8::Params;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+/// Number of an element in the order it was added.
+pub type Node = u32;
+
+/// Memory that a build asks for; the caller decides where it lies (in memory or in a file).
+pub trait Arena {
+    type Bytes: std::ops::DerefMut<Target = [u8]> + Send + Sync;
+    type Words: std::ops::Deref<Target = [AtomicU32]> + Send + Sync;
+
+    /// `len` zero bytes.
+    fn bytes(&mut self, len: usize) -> Result<Self::Bytes>;
+
+    /// `len` zero words.
+    fn words(&mut self, len: usize) -> Result<Self::Words>;
+}
+
+/// Bytes of [`Params`] before each code.
+const PARAMS_SIZE: usize = 24;
+/// Rows share an allocation in powers of two near this many bytes.
+const CHUNK_BYTES: usize = 16 << 20;
+
+/// The codes of a segment to be built, in chunks that never move.
+pub struct Codes<A: Arena> {
+    dimensions: usize,
+    stride: usize,
+    shift: u32,
+    chunks: Vec<A::Bytes>,
+    len: usize,
+}
+
+impl<A: Arena> Codes<A> {
+    pub fn new(dimensions: usize) -> Self {
+        let stride = (PARAMS_SIZE + dimensions).next_multiple_of(8);
+        let shift = (CHUNK_BYTES / stride).max(1).ilog2();
+        Self { dimensions, stride, shift, chunks: Vec::new(), len: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a code.
+    pub fn push(&mut self, arena: &mut A, params: &Params, code: &[u8]) -> Result<Node> {
+        let node = Node::try_from(self.len).map_err(|_| Error::Full)?;
+        if self.len >> self.shift == self.chunks.len() {
+            self.chunks.push(arena.bytes(self.stride << self.shift)?);
+        }
+        let at = (self.len & ((1 << self.shift) - 1)) * self.stride;
+        let chunk = self.chunks.last_mut().expect("a chunk was just made");
+        let row = &mut chunk[at..at + self.stride];
+        for (i, word) in [
+            params.scale.to_bits(),
+            params.offset.to_bits(),
+            params.norm2.to_bits(),
+            params.sum,
+            params.residual_l2.to_bits(),
+            params.residual_l1.to_bits(),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            row[4 * i..4 * i + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        row[PARAMS_SIZE..][..self.dimensions].copy_from_slice(code);
+        self.len += 1;
+        Ok(node)
+    }
+
+    #[inline]
+    fn row(&self, node: Node) -> &[u8] {
+        let node = node as usize;
+        let at = (node & ((1 << self.shift) - 1)) * self.stride;
+        &self.chunks[node >> self.shift][at..at + self.stride]
+    }
+
+    pub fn code(&self, node: Node) -> &[u8] {
+        &self.row(node)[PARAMS_SIZE..][..self.dimensions]
+    }
+
+    pub fn params(&self, node: Node) -> Params {
+        let row = self.row(node);
+        let word = |i: usize| u32::from_ne_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]]);
+        Params {
+            scale: f32::from_bits(word(0)),
+            offset: f32::from_bits(word(1)),
+            norm2: f32::from_bits(word(2)),
+            sum: word(3),
+            residual_l2: f32::from_bits(word(4)),
+            residual_l1: f32::from_bits(word(5)),
+        }
+    }
+
+    /// Whether the node's code and scaling are these.
+    pub fn equals(&self, node: Node, params: &Params, code: &[u8]) -> bool {
+        let own = self.params(node);
+        own.scale == params.scale && own.offset == params.offset && self.code(node) == code
+    }
+
+    /// Widens a node's residuals for a row that joins it.
+    pub fn widen(&mut self, node: Node, params: &Params) {
+        let own = self.params(node);
+        let at = (node as usize & ((1 << self.shift) - 1)) * self.stride;
+        let row = &mut self.chunks[node as usize >> self.shift][at..];
+        row[16..20].copy_from_slice(&own.residual_l2.max(params.residual_l2).to_ne_bytes());
+        row[20..24].copy_from_slice(&own.residual_l1.max(params.residual_l1).to_ne_bytes());
+    }
+
+    #[inline]
+    fn parts(&self, node: Node) -> (&[u8], Scaling, u32) {
+        let p = self.params(node);
+        (self.code(node), Scaling { scale: p.scale, offset: p.offset, norm2: p.norm2 }, p.sum)
+    }
+}
+
+/// Bytes that building takes for each row, codes included.
+pub fn bytes_per_row(dimensions: usize, m: usize) -> usize {
+    (PARAMS_SIZE + dimensions).next_multiple_of(8) + 2 * m * 8 + m + 16
+}
+
+/// Level of the `n`-th element of a segment: geometric with mean `1 / ln m` (Malkov & Yashunin 2018, section 4.1).
+pub fn level_of(seed: u64, m: usize) -> u8 {
+    let mut x = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^= x >> 31;
+    let uniform = ((x >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+    (-uniform.ln() / (m as f64).ln()).min(f64::from(MAX_LEVEL)) as u8
+}
+
+/// Top bit of a list's count: somebody is changing the list.
+const LOCKED: u32 = 1 << 31;
+/// Lowest bit of a distance's f32 bits: the neighbor is diverse.
+const DIVERSE: u32 = 1;
+
+/// Neighbor lists of equal capacity.
+struct Lists<A: Arena> {
+    capacity: usize,
+    shift: u32,
+    /// Per list: count, ids, distances.
+    chunks: Vec<A::Words>,
+}
+
+/// One neighbor in a list being changed.
+#[derive(Clone, Copy)]
+struct Link {
+    node: Node,
+    distance: f32,
+    diverse: bool,
+}
+
+impl<A: Arena> Lists<A> {
+    fn new(arena: &mut A, lists: usize, capacity: usize) -> Result<Self> {
+        let stride = 1 + 2 * capacity;
+        let shift = (CHUNK_BYTES / 4 / stride).max(1).ilog2();
+        let chunks = (0..lists.div_ceil(1 << shift))
+            .map(|c| arena.words((lists - (c << shift)).min(1 << shift) * stride))
+            .collect::<Result<_>>()?;
+        Ok(Self { capacity, shift, chunks })
+    }
+
+    #[inline]
+    fn list(&self, i: usize) -> &[AtomicU32] {
+        let stride = 1 + 2 * self.capacity;
+        let at = (i & ((1 << self.shift) - 1)) * stride;
+        &self.chunks[i >> self.shift][at..at + stride]
+    }
+
+    /// Copies the neighbors. While another thread changes the list the copy may miss or repeat some.
+    #[inline]
+    fn read(&self, i: usize, out: &mut Vec<Node>) {
+        let list = self.list(i);
+        let count = (list[0].load(Acquire) & !LOCKED) as usize;
+        out.clear();
+        out.extend(list[1..=count].iter().map(|w| w.load(Relaxed)));
+    }
+
+    /// Lets `change` edit the list while nobody else does.
+    fn update(&self, i: usize, links: &mut Vec<Link>, change: impl FnOnce(&mut Vec<Link>) -> bool) {
+        let list = self.list(i);
+        let mut count = list[0].load(Relaxed) & !LOCKED;
+        while let Err(seen) = list[0].compare_exchange_weak(count, count | LOCKED, Acquire, Relaxed) {
+            count = seen & !LOCKED;
+            if seen & LOCKED != 0 {
+                std::hint::spin_loop();
+            }
+        }
+        links.clear();
+        links.extend((0..count as usize).map(|k| {
+            let bits = list[1 + self.capacity + k].load(Relaxed);
+            Link {
+                node: list[1 + k].load(Relaxed),
+                distance: f32::from_bits(bits & !DIVERSE),
+                diverse: bits & DIVERSE != 0,
+            }
+        }));
+        if change(links) {
+            for (k, link) in links.iter().enumerate() {
+                list[1 + k].store(link.node, Relaxed);
+                list[1 + self.capacity + k]
+                    .store(link.distance.to_bits() & !DIVERSE | u32::from(link.diverse), Relaxed);
+            }
+            count = links.len() as u32;
+        }
+        list[0].store(count, Release);
+    }
+}
+
+/// The graph of one segment while it is built, and after that until its pages are written.
+pub struct Graph<A: Arena> {
+    metric: Metric,
+    ef_construction: usize,
+    codes: Codes<A>,
+    levels: Vec<u8>,
+    ground: Lists<A>,
+    /// First upper list of each node that has some; a node of level `l` has `l` lists in a row.
+    upper_start: hashbrown::HashMap<Node, u32>,
+    upper: Lists<A>,
+    entry: RwLock<Option<(Node, u8)>>,
+}
+
+/// Working memory of one thread.
+#[derive(Default)]
+struct Scratch {
+    visited: Visited,
+    frontier: Frontier,
+    results: BinaryHeap<Near>,
+    found: Vec<Near>,
+    neighbors: Vec<Node>,
+    links: Vec<Link>,
+}
+
+impl<A: Arena> Graph<A> {
+    /// A graph without links. Levels are drawn from `seed`.
+    pub fn new(arena: &mut A, shape: &Shape, ef_construction: usize, codes: Codes<A>, seed: u64) -> Result<Self> {
+        let levels: Vec<u8> = (0..codes.len()).map(|i| level_of(seed ^ (i as u64) << 20, shape.m)).collect();
+        let mut upper_start = hashbrown::HashMap::new();
+        let mut uppers = 0u32;
+        for (node, &level) in levels.iter().enumerate().filter(|&(_, &l)| l > 0) {
+            upper_start.insert(node as Node, uppers);
+            uppers += u32::from(level);
+        }
+        Ok(Self {
+            metric: shape.metric,
+            ef_construction,
+            ground: Lists::new(arena, codes.len(), 2 * shape.m)?,
+            upper: Lists::new(arena, uppers as usize, shape.m)?,
+            codes,
+            levels,
+            upper_start,
+            entry: RwLock::new(None),
+        })
+    }
+
+    pub fn codes(&self) -> &Codes<A> {
+        &self.codes
+    }
+
+    pub fn level(&self, node: Node) -> u8 {
+        self.levels[node as usize]
+    }
+
+    /// The entry point and its level.
+    pub fn entry(&self) -> Option<(Node, u8)> {
+        *self.entry.read().expect("no thread panics while it holds the entry point")
+    }
+
+    /// Upper lists of all nodes.
+    pub fn upper_count(&self) -> usize {
+        self.upper_start.iter().map(|(&n, _)| usize::from(self.level(n))).sum()
+    }
+
+    /// Index of a node's list at `level` (1 or more) among all upper lists.
+    pub fn upper_index(&self, node: Node, level: u8) -> u32 {
+        self.upper_start[&node] + u32::from(level) - 1
+    }
+
+    /// Copies a node's neighbors at `level`.
+    pub fn neighbors(&self, node: Node, level: u8, out: &mut Vec<Node>) {
+        match level {
+            0 => self.ground.read(node as usize, out),
+            _ => self.upper.read(self.upper_index(node, level) as usize, out),
+        }
+    }
+
+    /// Links all nodes on `threads` threads of the current rayon pool; the caller's thread only polls.
+    ///
+    /// `poll` is called some hundred times a second with the number of nodes done, and stops the build by an error
+    /// or a panic.
+    pub fn link_all(&self, threads: usize, poll: impl FnMut(usize) -> Result<()>, pool: &rayon::ThreadPool) -> Result<()> {
+        let n = self.codes.len();
+        // The first nodes see each other only when they come one by one.
+        let alone = n.min(256);
+        let mut scratch = Scratch::default();
+        (0..alone).for_each(|node| self.insert(node as Node, &mut scratch));
+        let (next, done, cancel) = (AtomicUsize::new(alone), AtomicUsize::new(alone), AtomicBool::new(false));
+        let work = || {
+            let mut scratch = Scratch::default();
+            loop {
+                let start = next.fetch_add(64, Relaxed);
+                for node in start..(start + 64).min(n) {
+                    if cancel.load(Relaxed) {
+                        return;
+                    }
+                    self.insert(node as Node, &mut scratch);
+                    done.fetch_add(1, Relaxed);
+                }
+                if start >= n {
+                    return;
+                }
+            }
+        };
+        pool.in_place_scope(|scope| {
+            // Set on unwind too: the scope joins its threads before the panic goes on.
+            let _cancel = CancelOnDrop(&cancel);
+            (0..threads).for_each(|_| scope.spawn(|_| work()));
+            Self::wait(&done, n, poll)
+        })
+    }
+
+    fn wait(done: &AtomicUsize, n: usize, mut poll: impl FnMut(usize) -> Result<()>) -> Result<()> {
+        while done.load(Relaxed) < n {
+            poll(done.load(Relaxed))?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn distance(&self, a: (&[u8], Scaling, u32), b: Node) -> f32 {
+        rank_pair(self.metric, a, self.codes.parts(b))
+    }
+
+    fn insert(&self, node: Node, scratch: &mut Scratch) {
+        let level = self.level(node);
+        let own = self.codes.parts(node);
+        let Some((entry, top)) = self.entry() else {
+            self.raise_entry(node, level);
+            return;
+        };
+        let mut nearest = Near::new(self.distance(own, entry), entry);
+        for l in (level + 1..=top).rev() {
+            nearest = self.greedy(own, nearest, l, scratch);
+        }
+        scratch.found.clear();
+        scratch.found.push(nearest);
+        for l in (0..=level.min(top)).rev() {
+            self.beam(own, node, l, scratch);
+            self.connect(node, own, l, scratch);
+        }
+        if level > top {
+            self.raise_entry(node, level);
+        }
+    }
+
+    fn raise_entry(&self, node: Node, level: u8) {
+        let mut entry = self.entry.write().expect("no thread panics while it holds the entry point");
+        if entry.is_none_or(|(_, top)| level > top) {
+            *entry = Some((node, level));
+        }
+    }
+
+    fn greedy(&self, own: (&[u8], Scaling, u32), start: Near, level: u8, scratch: &mut Scratch) -> Near {
+        let mut best = start;
+        loop {
+            self.neighbors(best.slot(), level, &mut scratch.neighbors);
+            let nearest = scratch.neighbors.iter().map(|&n| Near::new(self.distance(own, n), n)).min();
+            match nearest {
+                Some(near) if near < best => best = near,
+                _ => return best,
+            }
+        }
+    }
+
+    /// From `scratch.found` to the `ef_construction` nearest of a level, nearest first, without the node itself.
+    fn beam(&self, own: (&[u8], Scaling, u32), node: Node, level: u8, s: &mut Scratch) {
+        s.visited.clear();
+        s.frontier.clear();
+        s.results.clear();
+        s.visited.insert(node);
+        for &near in s.found.iter().filter(|n| s.visited.insert(n.slot())) {
+            s.frontier.push(Reverse(near));
+            s.results.push(near);
+        }
+        while let Some(Reverse(near)) = s.frontier.pop() {
+            if s.results.len() >= self.ef_construction && s.results.peek().is_some_and(|&worst| near > worst) {
+                break;
+            }
+            self.neighbors(near.slot(), level, &mut s.neighbors);
+            s.neighbors.retain(|&n| s.visited.insert(n));
+            s.neighbors.iter().for_each(|&n| prefetch(self.codes.row(n)));
+            for &n in &s.neighbors {
+                let near = Near::new(self.distance(own, n), n);
+                if s.results.len() < self.ef_construction {
+                    s.results.push(near);
+                } else if s.results.peek().is_some_and(|&worst| near < worst) {
+                    s.results.pop();
+                    s.results.push(near);
+                } else {
+                    continue;
+                }
+                s.frontier.push(Reverse(near));
+            }
+        }
+        s.found.clear();
+        s.found.extend(s.results.drain());
+        s.found.sort_unstable();
+    }
+
+    /// Chooses neighbors from `found` and links both ways.
+    fn connect(&self, node: Node, own: (&[u8], Scaling, u32), level: u8, scratch: &mut Scratch) {
+        let (lists, index) = match level {
+            0 => (&self.ground, node as usize),
+            _ => (&self.upper, self.upper_index(node, level) as usize),
+        };
+        let chosen = self.select(&scratch.found, lists.capacity);
+        lists.update(index, &mut scratch.links, |links| {
+            // Others may have linked to us already, having met us on a higher level.
+            let early: Vec<Link> = links.drain(..).filter(|l| chosen.iter().all(|c| c.node != l.node)).collect();
+            let room = lists.capacity - chosen.len();
+            links.extend(chosen.iter().copied().chain(early.into_iter().take(room)));
+            links.sort_unstable_by_key(|l| Near::new(l.distance, l.node));
+            true
+        });
+        for link in chosen {
+            let index = match level {
+                0 => link.node as usize,
+                _ => self.upper_index(link.node, level) as usize,
+            };
+            lists.update(index, &mut scratch.links, |links| self.add_back(links, lists.capacity, node, own, link.distance));
+        }
+    }
+
+    /// The heuristic of algorithm 4 over candidates that are sorted by distance, with pruned ones filling up.
+    fn select(&self, candidates: &[Near], capacity: usize) -> Vec<Link> {
+        let mut diverse: Vec<Near> = Vec::with_capacity(capacity);
+        let mut pruned = Vec::with_capacity(capacity);
+        for &candidate in candidates {
+            if diverse.len() == capacity {
+                break;
+            }
+            let parts = self.codes.parts(candidate.slot());
+            if diverse.iter().all(|d| self.distance(parts, d.slot()) >= candidate.distance()) {
+                diverse.push(candidate);
+            } else if pruned.len() < capacity {
+                pruned.push(candidate);
+            }
+        }
+        pruned.truncate(capacity - diverse.len());
+        let link = |near: &Near, diverse| Link { node: near.slot(), distance: near.distance(), diverse };
+        let mut chosen: Vec<Link> =
+            diverse.iter().map(|n| link(n, true)).chain(pruned.iter().map(|n| link(n, false))).collect();
+        chosen.sort_unstable_by_key(|l| Near::new(l.distance, l.node));
+        chosen
+    }
+
+    /// Offers `node` to a list; whether the list changed. A full list gives up its furthest neighbor that is not
+    /// diverse, else its furthest.
+    fn add_back(
+        &self,
+        links: &mut Vec<Link>,
+        capacity: usize,
+        node: Node,
+        own: (&[u8], Scaling, u32),
+        distance: f32,
+    ) -> bool {
+        if links.iter().any(|l| l.node == node) {
+            return false;
+        }
+        let at = links.partition_point(|l| l.distance <= distance);
+        let diverse = links[..at].iter().filter(|l| l.diverse).all(|l| self.distance(own, l.node) >= distance);
+        if diverse {
+            for link in links[at..].iter_mut().filter(|l| l.diverse) {
+                link.diverse = self.distance(own, link.node) >= link.distance;
+            }
+        }
+        links.insert(at, Link { node, distance, diverse });
+        if links.len() > capacity {
+            let victim = links.iter().rposition(|l| !l.diverse).unwrap_or(capacity);
+            links.remove(victim);
+        }
+        true
+    }
+}
+
+/// Tells the other threads to stop when the leader leaves, however it leaves.
+struct CancelOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// An arena in ordinary memory.
+#[derive(Default)]
+pub struct HeapArena;
+
+impl Arena for HeapArena {
+    type Bytes = Vec<u8>;
+    type Words = Vec<AtomicU32>;
+
+    fn bytes(&mut self, len: usize) -> Result<Vec<u8>> {
+        Ok(vec![0; len])
+    }
+
+    fn words(&mut self, len: usize) -> Result<Vec<AtomicU32>> {
+        Ok((0..len).map(|_| AtomicU32::new(0)).collect())
+    }
+}

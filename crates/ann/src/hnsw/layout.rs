@@ -1,0 +1,297 @@
+//! Rows gathered for a new segment, and the pages of a built graph.
+
+use super::build::{Arena, Codes, Graph, Node};
+use crate::error::Result;
+use crate::index::{Head, fill_index};
+use crate::page::{BlockNumber, Kind, NONE, PAGE_SIZE, Page, Tag};
+use crate::shape::{
+    CHUNK, CHUNK_TIDS, HeapTid, INLINE_TIDS, NewElement, Shape, Slot, Slots, UpperNeighbor, write_chunk, write_upper,
+};
+use crate::sq8::Params;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+
+/// Rows of a segment to be built; rows with equal codes share an element.
+pub struct Rows<A: Arena> {
+    pub codes: Codes<A>,
+    tids: Vec<HeapTid>,
+    /// Further rows of an element.
+    more: Vec<(Node, HeapTid)>,
+    by_code: HashTable<Node>,
+    hasher: DefaultHashBuilder,
+}
+
+impl<A: Arena> Rows<A> {
+    pub fn new(dimensions: usize) -> Self {
+        Self {
+            codes: Codes::new(dimensions),
+            tids: Vec::new(),
+            more: Vec::new(),
+            by_code: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    /// Rows added.
+    pub fn len(&self) -> usize {
+        self.tids.len() + self.more.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tids.is_empty()
+    }
+
+    pub fn push(&mut self, arena: &mut A, params: &Params, code: &[u8], tid: HeapTid) -> Result<()> {
+        let hash = self.hasher.hash_one(code);
+        let codes = &mut self.codes;
+        if let Some(&node) = self.by_code.find(hash, |&node| codes.equals(node, params, code)) {
+            codes.widen(node, params);
+            self.more.push((node, tid));
+            return Ok(());
+        }
+        let node = codes.push(arena, params, code)?;
+        self.tids.push(tid);
+        let hasher = &self.hasher;
+        self.by_code.insert_unique(hash, node, |&node| hasher.hash_one(self.codes.code(node)));
+        Ok(())
+    }
+
+    /// Ends gathering: the codes to build a graph of, and the heap TIDs to write with it.
+    pub fn finish(mut self) -> (Codes<A>, Tids) {
+        self.more.sort_unstable();
+        (self.codes, Tids { first: self.tids, more: self.more })
+    }
+}
+
+/// Heap TIDs of the nodes of a graph.
+pub struct Tids {
+    first: Vec<HeapTid>,
+    /// Sorted by node.
+    more: Vec<(Node, HeapTid)>,
+}
+
+impl Tids {
+    fn of(&self, node: Node) -> impl ExactSizeIterator<Item = HeapTid> {
+        let start = self.more.partition_point(|&(n, _)| n < node);
+        let end = start + self.more[start..].partition_point(|&(n, _)| n == node);
+        let rest = &self.more[start..end];
+        (0..=rest.len()).map(move |i| if i == 0 { self.first[node as usize] } else { rest[i - 1].1 })
+    }
+
+    /// Chunks that the TIDs of a node take beyond its element.
+    fn chunks(&self, node: Node) -> usize {
+        self.of(node).len().saturating_sub(INLINE_TIDS).div_ceil(CHUNK_TIDS)
+    }
+}
+
+/// Slots in pages that follow each other.
+#[derive(Clone, Copy)]
+struct Run {
+    slots: Slots,
+    start: BlockNumber,
+    count: usize,
+}
+
+impl Run {
+    fn after(start: BlockNumber, slots: Slots, count: usize) -> Self {
+        Self { slots, start, count }
+    }
+
+    fn pages(self) -> u32 {
+        self.count.div_ceil(self.slots.per_page as usize) as u32
+    }
+
+    fn end(self) -> BlockNumber {
+        self.start + self.pages()
+    }
+
+    fn slot(self, i: usize) -> Result<Slot> {
+        let per_page = self.slots.per_page as usize;
+        self.slots.slot(self.start + (i / per_page) as u32, (i % per_page) as u32)
+    }
+
+    fn last(self) -> BlockNumber {
+        if self.count == 0 { NONE } else { self.end() - 1 }
+    }
+}
+
+/// Writes a built graph as the segment `segment` whose head page is `start`: pages `start..` in order.
+///
+/// Returns the block after the last page.
+pub fn write_segment<A: Arena>(
+    graph: &Graph<A>,
+    tids: &Tids,
+    shape: &Shape,
+    (segment, start): (u32, BlockNumber),
+    head: &Head,
+    mut emit: impl FnMut(BlockNumber, &Page) -> Result<()>,
+) -> Result<BlockNumber> {
+    let n = graph.codes().len();
+    let chunk_start: Vec<(Node, usize)> = (0..n as Node)
+        .filter(|&node| !tids.more.is_empty() && tids.chunks(node) > 0)
+        .scan(0, |sum, node| {
+            let start = *sum;
+            *sum += tids.chunks(node);
+            Some((node, start))
+        })
+        .collect();
+    let chunks = chunk_start.last().map_or(0, |&(node, start)| start + tids.chunks(node));
+    let elements = Run::after(start + 1, shape.element, n);
+    let tails = Run::after(elements.end(), shape.tail, n * shape.tails);
+    let uppers = Run::after(tails.end(), shape.upper, graph.upper_count());
+    let overflow = Run::after(uppers.end(), CHUNK, chunks);
+    let layout = Layout { graph, tids, shape, chunk_start, elements, tails, uppers, overflow };
+
+    let mut page = Page([0; PAGE_SIZE]);
+    page.set_tag(Tag::new(segment, Kind::SegmentHead));
+    layout.head(head)?.encode(&mut page);
+    emit(start, &page)?;
+    for (kind, run) in
+        [(Kind::Element, elements), (Kind::Tail, tails), (Kind::Upper, uppers), (Kind::Overflow, overflow)]
+    {
+        layout.write_run(segment, kind, run, &mut emit)?;
+    }
+    Ok(overflow.end())
+}
+
+struct Layout<'a, A: Arena> {
+    graph: &'a Graph<A>,
+    tids: &'a Tids,
+    shape: &'a Shape,
+    /// Nodes with overflow chunks, with the number of their first.
+    chunk_start: Vec<(Node, usize)>,
+    elements: Run,
+    tails: Run,
+    uppers: Run,
+    overflow: Run,
+}
+
+impl<A: Arena> Layout<'_, A> {
+    fn head(&self, template: &Head) -> Result<Head> {
+        let mut head = *template;
+        if let Some((node, level)) = self.graph.entry() {
+            head.entry = self.elements.slot(node as usize)?;
+            head.entry_level = level;
+            head.first = self.elements.start;
+        }
+        for (kind, run) in [
+            (Kind::Element, self.elements),
+            (Kind::Tail, self.tails),
+            (Kind::Upper, self.uppers),
+            (Kind::Overflow, self.overflow),
+        ] {
+            head.last[fill_index(kind)] = run.last();
+        }
+        head.element_pages = self.elements.pages();
+        Ok(head)
+    }
+
+    fn write_run(
+        &self,
+        segment: u32,
+        kind: Kind,
+        run: Run,
+        emit: &mut impl FnMut(BlockNumber, &Page) -> Result<()>,
+    ) -> Result<()> {
+        let per_page = run.slots.per_page as usize;
+        let mut filler = Filler::new(self, kind);
+        for (i, block) in (run.start..run.end()).enumerate() {
+            let first = i * per_page;
+            let used = per_page.min(run.count - first);
+            let next = if block + 1 < run.end() { block + 1 } else { NONE };
+            let mut page = Page([0; PAGE_SIZE]);
+            page.set_tag(Tag { segment, kind, used: used as u16, next });
+            for at in first..first + used {
+                let slot = run.slot(at)?;
+                filler.fill(&mut page, slot, at)?;
+            }
+            emit(block, &page)?;
+        }
+        Ok(())
+    }
+}
+
+/// Fills slots of one kind in order.
+struct Filler<'a, A: Arena> {
+    layout: &'a Layout<'a, A>,
+    kind: Kind,
+    /// (node, level) of each upper list, in the order of the lists.
+    upper_owners: Vec<(Node, u8)>,
+    nodes: Vec<Node>,
+}
+
+impl<'a, A: Arena> Filler<'a, A> {
+    fn new(layout: &'a Layout<'a, A>, kind: Kind) -> Self {
+        let mut upper_owners = Vec::new();
+        if kind == Kind::Upper {
+            let nodes = 0..layout.graph.codes().len() as Node;
+            upper_owners.extend(nodes.flat_map(|n| (1..=layout.graph.level(n)).map(move |level| (n, level))));
+        }
+        Self { layout, kind, upper_owners, nodes: Vec::new() }
+    }
+
+    fn fill(&mut self, page: &mut Page, slot: Slot, at: usize) -> Result<()> {
+        match self.kind {
+            Kind::Element => self.fill_element(page, slot, at as Node),
+            Kind::Tail => {
+                let (node, part) = (at / self.layout.shape.tails, at % self.layout.shape.tails);
+                let range = self.layout.shape.tail_range(part);
+                let code = &self.layout.graph.codes().code(node as Node)[range];
+                self.layout.shape.tail.get_mut(page, slot)[..code.len()].copy_from_slice(code);
+                Ok(())
+            }
+            Kind::Upper => self.fill_upper(page, slot, at),
+            _ => self.fill_chunk(page, slot, at),
+        }
+    }
+
+    fn fill_element(&mut self, page: &mut Page, slot: Slot, node: Node) -> Result<()> {
+        let l = self.layout;
+        l.graph.neighbors(node, 0, &mut self.nodes);
+        let neighbors = self.nodes.iter().map(|&n| l.elements.slot(n as usize)).collect::<Result<Vec<_>>>()?;
+        let parts = node as usize * l.shape.tails;
+        let tails = (parts..parts + l.shape.tails).map(|t| l.tails.slot(t)).collect::<Result<Vec<_>>>()?;
+        let level = l.graph.level(node);
+        let upper = if level == 0 { NONE } else { l.uppers.slot(l.graph.upper_index(node, 1) as usize)? };
+        let params = l.graph.codes().params(node);
+        let mut element = l.shape.view_mut(page, slot);
+        let code = l.graph.codes().code(node);
+        element.write(&NewElement { level, upper, params: &params, code, tails: &tails, neighbors: &neighbors });
+        let tids = l.tids.of(node);
+        let count = tids.len() as u32;
+        tids.take(INLINE_TIDS).for_each(|tid| assert!(element.push_inline(tid), "a new element has room"));
+        element.set_tid_count(count);
+        if let Ok(i) = l.chunk_start.binary_search_by_key(&node, |c| c.0) {
+            element.set_overflow(l.overflow.slot(l.chunk_start[i].1)?);
+        }
+        Ok(())
+    }
+
+    fn fill_upper(&mut self, page: &mut Page, slot: Slot, at: usize) -> Result<()> {
+        let l = self.layout;
+        let (node, level) = self.upper_owners[at];
+        l.graph.neighbors(node, level, &mut self.nodes);
+        let neighbors = self
+            .nodes
+            .iter()
+            .map(|&n| {
+                let record = l.uppers.slot(l.graph.upper_index(n, level) as usize)?;
+                Ok(UpperNeighbor { element: l.elements.slot(n as usize)?, record })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let up = if level < l.graph.level(node) { l.uppers.slot(at + 1)? } else { NONE };
+        write_upper(l.shape.upper.get_mut(page, slot), up, 0, &neighbors);
+        Ok(())
+    }
+
+    fn fill_chunk(&mut self, page: &mut Page, slot: Slot, at: usize) -> Result<()> {
+        let l = self.layout;
+        let owner = l.chunk_start.partition_point(|c| c.1 <= at) - 1;
+        let (node, start) = l.chunk_start[owner];
+        let tids: Vec<HeapTid> =
+            l.tids.of(node).skip(INLINE_TIDS + (at - start) * CHUNK_TIDS).take(CHUNK_TIDS).collect();
+        let next = if at + 1 < start + l.tids.chunks(node) { l.overflow.slot(at + 1)? } else { NONE };
+        write_chunk(CHUNK.get_mut(page, slot), next, &tids);
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! A query vector prepared for distances to codes, and the bounds that make the order exact.
+
+use crate::distance::{Metric, kernels};
+use crate::sq8;
+use std::ops::Range;
+
+/// Unit roundoff of f32.
+const U: f64 = 1.0 / (1 << 24) as f64;
+
+/// What a distance to one element is computed from, apart from its code.
+#[derive(Clone, Copy, Debug)]
+pub struct Scaling {
+    pub scale: f32,
+    pub offset: f32,
+    pub norm2: f32,
+}
+
+/// A query vector.
+///
+/// Distances inside the graph are *ranks*: squared distance for L2, `1 - q·x` of unit vectors for cosine,
+/// `-q·x` for inner product, the distance itself for L1; all to the decoded vector.
+pub struct Probe {
+    metric: Metric,
+    query: sq8::Query,
+    /// For L1, whose kernel works on floats.
+    values: Vec<f32>,
+    norm2: f64,
+    norm: f64,
+    l1_norm: f64,
+}
+
+/// `vector` as the index stores it: scaled to length one for cosine. `None` if it is a zero vector under cosine.
+pub fn normalize(metric: Metric, vector: &[f32]) -> Option<std::borrow::Cow<'_, [f32]>> {
+    if metric != Metric::Cosine {
+        return Some(vector.into());
+    }
+    let norm = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    (norm > 0.0).then(|| vector.iter().map(|&x| (f64::from(x) / norm) as f32).collect::<Vec<_>>().into())
+}
+
+impl Probe {
+    /// Prepares a vector that [`normalize`] returned.
+    pub fn new(metric: Metric, vector: &[f32]) -> Self {
+        let norm2: f64 = vector.iter().map(|&x| f64::from(x).powi(2)).sum();
+        Self {
+            metric,
+            query: sq8::Query::new(vector),
+            values: vector.to_vec(),
+            norm2,
+            norm: norm2.sqrt(),
+            l1_norm: vector.iter().map(|&x| f64::from(x.abs())).sum(),
+        }
+    }
+
+    /// What part of a code, dimensions `range`, adds to the sum that [`Self::rank`] takes.
+    pub fn part(&self, range: Range<usize>, code: &[u8], scaling: Scaling) -> f64 {
+        match self.metric {
+            Metric::L1 => f64::from((kernels().l1_sq8)(code, scaling.scale, scaling.offset, &self.values[range])),
+            _ => self.query.integer_dot(code, range.start) as f64,
+        }
+    }
+
+    /// The rank of an element whose parts add up to `sum`.
+    pub fn rank(&self, sum: f64, s: Scaling) -> f32 {
+        match self.metric {
+            Metric::L1 => sum as f32,
+            Metric::L2 => (self.norm2 + f64::from(s.norm2) - 2.0 * self.dot(sum, s)) as f32,
+            Metric::Cosine => (1.0 - self.dot(sum, s)) as f32,
+            Metric::InnerProduct => -self.dot(sum, s) as f32,
+        }
+    }
+
+    fn dot(&self, sum: f64, s: Scaling) -> f64 {
+        self.query.combine(sum as i64, s.scale, s.offset)
+    }
+
+    /// A value that the SQL distance of no row of this element is below, given its rank and residual.
+    ///
+    /// Triangle inequality for L2 and cosine, Cauchy-Schwarz for inner product and cosine; `slack` covers the 15-bit
+    /// query, the rounding of norms and rank to f32, and the SQL function's own f32 sums in any order (Higham 2002,
+    /// section 4.2: relative error below `n u / (1 - n u)` of the sum of magnitudes).
+    pub fn lower_bound(&self, rank: f32, norm2: f32, residual: f32) -> f64 {
+        let (rank, norm2, residual) = (f64::from(rank), f64::from(norm2), f64::from(residual));
+        let norm = norm2.sqrt();
+        let gamma = 1.01 * U * (self.values.len() + 16) as f64;
+        let query_error = self.query.error * norm;
+        let bound = match self.metric {
+            Metric::L2 => {
+                let slack = 2.0 * query_error + 32.0 * U * (self.norm2 + norm2);
+                ((rank - slack).max(0.0).sqrt() - residual) * (1.0 - gamma)
+            }
+            Metric::Cosine => {
+                // The rank is 1 - q·x; for unit q the squared distance is 1 + |x|² - 2 q·x.
+                let slack = query_error + 32.0 * U * (1.0 + norm);
+                let squared = 2.0 * (rank - slack) + norm2 * (1.0 - 32.0 * U) - 1.0 - 32.0 * U;
+                let triangle = (squared.max(0.0).sqrt() - residual).max(0.0).powi(2) / 2.0;
+                triangle.max(rank - slack - residual * (1.0 + 32.0 * U)) - 2.0 * gamma - 64.0 * U
+            }
+            Metric::InnerProduct => {
+                let slack = query_error + 4.0 * U * rank.abs();
+                rank - slack - self.norm * residual * (1.0 + 32.0 * U) - gamma * self.norm * (norm + residual)
+            }
+            Metric::L1 => {
+                let magnitude = self.l1_norm + (norm2 * self.values.len() as f64).sqrt() + residual;
+                (rank - residual) * (1.0 - gamma) - gamma * rank - 8.0 * U * magnitude
+            }
+        };
+        match self.metric {
+            Metric::InnerProduct if bound.is_nan() => f64::NEG_INFINITY,
+            Metric::InnerProduct => bound,
+            // f64::max drops a NaN: infinite ranks and norms bound nothing.
+            _ if bound.is_infinite() => 0.0,
+            _ => bound.max(0.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The SQL functions, in f64: what a bound must stay below.
+    fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+        let pairs = || a.iter().zip(b).map(|(&x, &y)| (f64::from(x), f64::from(y)));
+        let dot: f64 = pairs().map(|(x, y)| x * y).sum();
+        match metric {
+            Metric::L2 => pairs().map(|(x, y)| (x - y).powi(2)).sum::<f64>().sqrt(),
+            Metric::InnerProduct => -dot,
+            Metric::L1 => pairs().map(|(x, y)| (x - y).abs()).sum(),
+            Metric::Cosine => {
+                let norms = pairs().map(|(x, _)| x * x).sum::<f64>() * pairs().map(|(_, y)| y * y).sum::<f64>();
+                1.0 - dot / norms.sqrt()
+            }
+        }
+    }
+
+    fn bound(metric: Metric, query: &[f32], row: &[f32]) -> Option<f64> {
+        let (query, row) = (normalize(metric, query)?, normalize(metric, row)?);
+        let mut code = vec![0; row.len()];
+        let params = sq8::encode(&row, &mut code);
+        let probe = Probe::new(metric, &query);
+        let scaling = Scaling { scale: params.scale, offset: params.offset, norm2: params.norm2 };
+        let rank = probe.rank(probe.part(0..code.len(), &code, scaling), scaling);
+        Some(probe.lower_bound(rank, params.norm2, crate::shape::residual(metric, &params)))
+    }
+
+    const METRICS: [Metric; 4] = [Metric::L2, Metric::InnerProduct, Metric::Cosine, Metric::L1];
+
+    proptest! {
+        #[test]
+        fn bounds_never_exceed_the_distance(
+            pairs in prop::collection::vec((-1e3f32..1e3, -1e3f32..1e3), 1..200),
+            shift in prop::sample::select(vec![0f32, 1.0, 1e4]),
+            near in any::<bool>(),
+        ) {
+            let query: Vec<f32> = pairs.iter().map(|p| p.0 + shift).collect();
+            let row: Vec<f32> = pairs.iter().map(|p| if near { p.0 + p.1 * 1e-6 } else { p.1 } + shift).collect();
+            for metric in METRICS {
+                if let Some(bound) = bound(metric, &query, &row) {
+                    let exact = exact(metric, &query, &row);
+                    prop_assert!(bound <= exact.max(0.0) || metric == Metric::InnerProduct && bound <= exact,
+                        "{metric:?}: bound {bound} above {exact}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_are_tight_enough_to_be_useful() {
+        let row: Vec<f32> = (0..384).map(|i| ((i * 31 % 97) as f32 / 97.0) - 0.5).collect();
+        let query: Vec<f32> = (0..384).map(|i| ((i * 57 % 89) as f32 / 89.0) - 0.5).collect();
+        for metric in METRICS {
+            let (bound, exact) = (bound(metric, &query, &row).unwrap(), exact(metric, &query, &row));
+            // 11.1 is |query| |row|, what an inner product is a part of.
+            assert!(exact - bound < 0.02 * exact.abs().max(11.1), "{metric:?}: {bound} for {exact}");
+        }
+    }
+
+    #[test]
+    fn extreme_values_bound_nothing_but_stay_numbers() {
+        for metric in METRICS {
+            for (a, b) in [(3e38, -3e38), (1e-40, 1e-38), (0.0, 3e38), (1e20, 1e20)] {
+                if let Some(bound) = bound(metric, &[a, -a, a], &[b, b, 1.0]) {
+                    assert!(!bound.is_nan() && bound < f64::INFINITY, "{metric:?} {a} {b}: {bound}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Reading elements of one segment: ranks to a probe, whole codes, neighbors.
+
+use super::probe::{Probe, Scaling};
+use crate::error::{Error, Result};
+use crate::page::{BlockNumber, Kind, NONE, Page, PageStore, Place};
+use crate::shape::{CHUNK, Element, HeapTid, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper};
+
+/// One HNSW segment of an index.
+pub struct Segment<'a, S> {
+    pub store: &'a S,
+    pub shape: &'a Shape,
+    pub id: u32,
+    pub head: BlockNumber,
+}
+
+impl<S> Clone for Segment<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Segment<'_, S> {}
+
+/// What a search learns of an element it touches.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranked {
+    pub slot: Slot,
+    pub rank: f32,
+    /// Has heap TIDs; else it only routes.
+    pub live: bool,
+    pub norm2: f32,
+    pub residual: f32,
+}
+
+/// A stored code with what belongs to it.
+#[derive(Clone, Debug)]
+pub struct Coded {
+    pub slot: Slot,
+    pub code: Vec<u8>,
+    pub scaling: Scaling,
+    pub sum: u32,
+}
+
+fn check(page: &Page, block: BlockNumber, segment: u32, kind: Kind, index: u32) -> Result<()> {
+    let tag = page.expect(block, segment, kind)?;
+    if index >= u32::from(tag.used) {
+        return Err(Error::corrupt(block, format!("has {} slots, something points to slot {index}", tag.used)));
+    }
+    Ok(())
+}
+
+fn scaling(e: Element) -> Scaling {
+    Scaling { scale: e.scale(), offset: e.offset(), norm2: e.norm2() }
+}
+
+impl<'a, S: PageStore> Segment<'a, S> {
+    /// Shows an element.
+    pub fn element<R>(&self, slot: Slot, look: impl FnOnce(Element) -> R) -> Result<R> {
+        let slots = self.shape.element;
+        let block = slots.block(slot);
+        self.store.read(block, |page| {
+            check(page, block, self.id, Kind::Element, slots.index(slot))?;
+            Ok(look(self.shape.view(page, slot)))
+        })?
+    }
+
+    /// Shows a slot of another kind of page.
+    fn slot<R>(&self, kind: Kind, slots: Slots, slot: Slot, look: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        let block = slots.block(slot);
+        self.store.read(block, |page| {
+            check(page, block, self.id, kind, slots.index(slot))?;
+            Ok(look(slots.get(page, slot)))
+        })?
+    }
+
+    /// Ranks `slots` into `out`, in order; `places` is scratch.
+    pub fn rank(&self, probe: &Probe, slots: &[Slot], places: &mut Vec<Place>, out: &mut Vec<Ranked>) -> Result<()> {
+        let shape = self.shape;
+        let len = shape.distance_len();
+        places.clear();
+        places.extend(slots.iter().map(|&s| shape.element.place(s, len)));
+        out.clear();
+        let mut bad = None;
+        // With tails the head's part of the sum waits in `rank` until the tails are read.
+        let mut sums: Vec<(f64, Scaling)> = Vec::new();
+        self.store.read_each(places, |i, page| {
+            let slot = slots[i];
+            if let Err(e) = check(page, places[i].block, self.id, Kind::Element, shape.element.index(slot)) {
+                bad.get_or_insert(e);
+                return;
+            }
+            let e = shape.view(page, slot);
+            let scaling = scaling(e);
+            let sum = probe.part(0..shape.head_code, e.head_code(), scaling);
+            let rank = if shape.tails == 0 { probe.rank(sum, scaling) } else { 0.0 };
+            if shape.tails > 0 {
+                sums.push((sum, scaling));
+            }
+            out.push(Ranked { slot, rank, live: e.tid_count() > 0, norm2: e.norm2(), residual: e.residual() });
+        })?;
+        if let Some(error) = bad {
+            return Err(error);
+        }
+        for (ranked, (sum, scaling)) in out.iter_mut().zip(sums) {
+            ranked.rank = probe.rank(sum + self.tail_sum(probe, ranked.slot, scaling)?, scaling);
+        }
+        Ok(())
+    }
+
+    fn tail_sum(&self, probe: &Probe, slot: Slot, scaling: Scaling) -> Result<f64> {
+        let mut sum = 0.0;
+        for (i, tail) in self.tails(slot)?.into_iter().enumerate() {
+            let range = self.shape.tail_range(i);
+            let len = range.len();
+            sum += self.slot(Kind::Tail, self.shape.tail, tail, |b| probe.part(range, &b[..len], scaling))?;
+        }
+        Ok(sum)
+    }
+
+    fn tails(&self, slot: Slot) -> Result<Vec<Slot>> {
+        self.element(slot, |e| (0..self.shape.tails).map(|i| e.tail(i)).collect())
+    }
+
+    /// Copies the codes of `slots`.
+    pub fn codes(&self, slots: &[Slot]) -> Result<Vec<Coded>> {
+        let shape = self.shape;
+        let places: Vec<Place> = slots.iter().map(|&s| shape.element.place(s, shape.distance_len())).collect();
+        let mut out = Vec::with_capacity(slots.len());
+        let mut bad = None;
+        self.store.read_each(&places, |i, page| {
+            if let Err(e) = check(page, places[i].block, self.id, Kind::Element, shape.element.index(slots[i])) {
+                bad.get_or_insert(e);
+                return;
+            }
+            let e = shape.view(page, slots[i]);
+            let mut code = Vec::with_capacity(shape.dimensions);
+            code.extend_from_slice(e.head_code());
+            out.push(Coded { slot: slots[i], code, scaling: scaling(e), sum: e.sum() });
+        })?;
+        if let Some(error) = bad {
+            return Err(error);
+        }
+        if shape.tails > 0 {
+            for coded in &mut out {
+                self.append_tails(coded)?;
+            }
+        }
+        Ok(out)
+    }
+
+    fn append_tails(&self, coded: &mut Coded) -> Result<()> {
+        for (i, tail) in self.tails(coded.slot)?.into_iter().enumerate() {
+            let len = self.shape.tail_range(i).len();
+            self.slot(Kind::Tail, self.shape.tail, tail, |b| coded.code.extend_from_slice(&b[..len]))?;
+        }
+        Ok(())
+    }
+
+    /// Neighbors at level 0, with the version they were read at.
+    pub fn neighbors(&self, slot: Slot, out: &mut Vec<Slot>) -> Result<u32> {
+        out.clear();
+        self.element(slot, |e| {
+            out.extend(e.neighbors());
+            e.version()
+        })
+    }
+
+    /// An upper record: (record one level up, version, neighbors).
+    pub fn upper(&self, record: Slot) -> Result<(Slot, u16, Vec<UpperNeighbor>)> {
+        self.slot(Kind::Upper, self.shape.upper, record, |b| read_upper(self.shape, b))
+    }
+
+    /// The record of an element at `level` (1 or more).
+    pub fn record_at(&self, element: Slot, level: u8) -> Result<Slot> {
+        let mut record = self.element(element, |e| e.upper())?;
+        for _ in 1..level {
+            record = if record == NONE { NONE } else { self.upper(record)?.0 };
+        }
+        if record == NONE {
+            let what = format!("element {element} has no neighbors at level {level}");
+            return Err(Error::corrupt(self.shape.element.block(element), what));
+        }
+        Ok(record)
+    }
+
+    /// Appends all heap TIDs of an element.
+    pub fn tids(&self, slot: Slot, out: &mut Vec<HeapTid>) -> Result<()> {
+        let mut next = self.element(slot, |e| {
+            out.extend(e.inline_tids());
+            e.overflow()
+        })?;
+        while next != NONE {
+            self.store.check_interrupts()?;
+            next = self.slot(Kind::Overflow, CHUNK, next, |b| {
+                let (next, tids) = read_chunk(b);
+                out.extend(tids);
+                next
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// `-dot`, squared distance or L1 between two stored codes: ranks as [`Probe::rank`] gives, between elements.
+pub fn rank_pair(metric: crate::distance::Metric, a: (&[u8], Scaling, u32), b: (&[u8], Scaling, u32)) -> f32 {
+    use crate::distance::{Metric, kernels};
+    let (ca, sa, suma) = a;
+    let (cb, sb, sumb) = b;
+    if metric == Metric::L1 {
+        return (kernels().l1_sq8_pair)((ca, sa.scale, sa.offset), (cb, sb.scale, sb.offset));
+    }
+    let integer = (kernels().dot_u8)(ca, cb) as f64;
+    let (ao, bo, a_s, b_s) =
+        (f64::from(sa.offset), f64::from(sb.offset), f64::from(sa.scale), f64::from(sb.scale));
+    let dot = ao * bo * ca.len() as f64
+        + ao * b_s * f64::from(sumb)
+        + bo * a_s * f64::from(suma)
+        + a_s * b_s * integer;
+    match metric {
+        Metric::L2 => (f64::from(sa.norm2) + f64::from(sb.norm2) - 2.0 * dot) as f32,
+        Metric::Cosine => (1.0 - dot) as f32,
+        _ => -dot as f32,
+    }
+}

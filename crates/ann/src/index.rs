@@ -1,0 +1,318 @@
+//! The metapage, the segment directory and segment heads: what ties an index's segments together.
+//!
+//! Structural changes are copy-on-write: fresh directory page, then one unit flips the metapage's `root` and
+//! `generation`. A reader that finds a directory page of another generation re-reads the metapage.
+
+use crate::distance::Metric;
+use crate::error::{Error, Result};
+use crate::page::{
+    BODY_SIZE, BlockNumber, Kind, META_BLOCK, NONE, Page, PageStore, Tag, Unit, get_u16, get_u32, get_u64, put_u16,
+    put_u32, put_u64,
+};
+use crate::shape::{MAX_DIMENSIONS, MAX_M, MIN_M, Shape, Slot};
+
+const MAGIC: u32 = 0x4842_5956;
+/// Oldest and newest on-disk format that this library reads; it writes the newest.
+pub const FORMATS: std::ops::RangeInclusive<u16> = 1..=1;
+
+/// What an index was built with. Later `ALTER INDEX .. SET` does not change these.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameters {
+    pub metric: Metric,
+    pub dimensions: usize,
+    pub m: usize,
+    pub ef_construction: usize,
+    pub segment_rows: u64,
+    pub recent_rows: u64,
+    pub pending_rows: u32,
+    pub lists: u32,
+    /// Microseconds; `i64::MAX` is infinity.
+    pub recent_threshold: i64,
+    /// Microseconds.
+    pub partition_interval: i64,
+    /// 0 `sq8`, 1 `f16`, 2 `f32`.
+    pub rerank: u8,
+}
+
+impl Parameters {
+    pub fn shape(&self) -> Shape {
+        Shape::new(self.metric, self.dimensions, self.m)
+    }
+}
+
+/// The metapage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Meta {
+    pub parameters: Parameters,
+    /// Counts structural changes.
+    pub generation: u64,
+    pub root: BlockNumber,
+    pub next_segment: u32,
+}
+
+impl Meta {
+    /// Reads and checks the metapage.
+    pub fn read(store: &impl PageStore) -> Result<Self> {
+        store.read(META_BLOCK, Self::decode)?
+    }
+
+    fn decode(page: &Page) -> Result<Self> {
+        page.expect(META_BLOCK, 0, Kind::Meta)?;
+        let b = page.body();
+        if get_u32(b, 0) != MAGIC {
+            return Err(Error::corrupt(META_BLOCK, "has no hybrid index mark"));
+        }
+        let format = get_u16(b, 4);
+        if format > *FORMATS.end() {
+            return Err(Error::TooNew { found: format, newest: *FORMATS.end() });
+        }
+        if !FORMATS.contains(&format) {
+            return Err(Error::corrupt(META_BLOCK, format!("has format {format}, which never was")));
+        }
+        let metric = match b[6] {
+            1 => Metric::L2,
+            2 => Metric::InnerProduct,
+            3 => Metric::Cosine,
+            4 => Metric::L1,
+            other => return Err(Error::corrupt(META_BLOCK, format!("has metric {other}"))),
+        };
+        let parameters = Parameters {
+            metric,
+            dimensions: usize::from(get_u16(b, 8)),
+            m: usize::from(get_u16(b, 10)),
+            ef_construction: usize::from(get_u16(b, 12)),
+            segment_rows: get_u64(b, 32),
+            recent_rows: get_u64(b, 40),
+            pending_rows: get_u32(b, 48),
+            lists: get_u32(b, 52),
+            recent_threshold: get_u64(b, 56) as i64,
+            partition_interval: get_u64(b, 64) as i64,
+            rerank: b[7],
+        };
+        if !(1..=MAX_DIMENSIONS).contains(&parameters.dimensions)
+            || !(MIN_M as usize..=MAX_M as usize).contains(&parameters.m)
+        {
+            return Err(Error::corrupt(
+                META_BLOCK,
+                format!("has {} dimensions and m = {}", parameters.dimensions, parameters.m),
+            ));
+        }
+        Ok(Self { parameters, generation: get_u64(b, 16), root: get_u32(b, 24), next_segment: get_u32(b, 28) })
+    }
+
+    /// Writes the metapage's content into a page whose tag is set.
+    pub fn encode(&self, page: &mut Page) {
+        let p = &self.parameters;
+        let b = page.body_mut();
+        put_u32(b, 0, MAGIC);
+        put_u16(b, 4, *FORMATS.end());
+        b[6] = p.metric as u8;
+        b[7] = p.rerank;
+        put_u16(b, 8, p.dimensions as u16);
+        put_u16(b, 10, p.m as u16);
+        put_u16(b, 12, p.ef_construction as u16);
+        put_u64(b, 16, self.generation);
+        put_u32(b, 24, self.root);
+        put_u32(b, 28, self.next_segment);
+        put_u64(b, 32, p.segment_rows);
+        put_u64(b, 40, p.recent_rows);
+        put_u32(b, 48, p.pending_rows);
+        put_u32(b, 52, p.lists);
+        put_u64(b, 56, p.recent_threshold as u64);
+        put_u64(b, 64, p.partition_interval as u64);
+    }
+}
+
+/// What a segment is made of. Numbers are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SegmentKind {
+    Hnsw = 1,
+}
+
+/// A segment as the directory lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentEntry {
+    pub id: u32,
+    pub kind: SegmentKind,
+    /// Takes inserts; exactly one segment does.
+    pub active: bool,
+    pub head: BlockNumber,
+    /// Microseconds since 2000-01-01, by the clock.
+    pub created: i64,
+}
+
+const ENTRY_SIZE: usize = 32;
+/// Segments that a directory holds. While it is full the active segment grows beyond `segment_rows`.
+pub const MAX_SEGMENTS: usize = (BODY_SIZE - 16) / ENTRY_SIZE;
+
+/// The list of segments, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    pub generation: u64,
+    pub segments: Vec<SegmentEntry>,
+}
+
+impl Directory {
+    /// Reads the metapage and the directory that it points to.
+    pub fn read(store: &impl PageStore) -> Result<(Meta, Self)> {
+        // A structural change between the two reads sends us back; one is seldom, ten in a row mean corruption.
+        for _ in 0..10 {
+            let meta = Meta::read(store)?;
+            match store.read(meta.root, |page| Self::decode(page, meta.root))? {
+                Ok(directory) if directory.generation == meta.generation => return Ok((meta, directory)),
+                Ok(_) | Err(_) if Meta::read(store)?.generation != meta.generation => continue,
+                Ok(directory) => {
+                    let what = format!("has generation {}, the metapage {}", directory.generation, meta.generation);
+                    return Err(Error::corrupt(meta.root, what));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::corrupt(META_BLOCK, "points to directory pages that keep changing"))
+    }
+
+    fn decode(page: &Page, block: BlockNumber) -> Result<Self> {
+        page.expect(block, 0, Kind::Directory)?;
+        let b = page.body();
+        let count = usize::from(get_u16(b, 8));
+        if count > MAX_SEGMENTS {
+            return Err(Error::corrupt(block, format!("lists {count} segments")));
+        }
+        let mut segments = Vec::with_capacity(count);
+        for e in b[16..].chunks_exact(ENTRY_SIZE).take(count) {
+            if e[4] != SegmentKind::Hnsw as u8 {
+                return Err(Error::corrupt(block, format!("lists a segment of kind {}", e[4])));
+            }
+            segments.push(SegmentEntry {
+                id: get_u32(e, 0),
+                kind: SegmentKind::Hnsw,
+                active: e[5] == 1,
+                head: get_u32(e, 8),
+                created: get_u64(e, 16) as i64,
+            });
+        }
+        Ok(Self { generation: get_u64(b, 0), segments })
+    }
+
+    pub fn encode(&self, page: &mut Page) {
+        let b = page.body_mut();
+        put_u64(b, 0, self.generation);
+        put_u16(b, 8, self.segments.len() as u16);
+        for (i, s) in self.segments.iter().enumerate() {
+            let e = &mut b[16 + i * ENTRY_SIZE..][..ENTRY_SIZE];
+            put_u32(e, 0, s.id);
+            e[4] = s.kind as u8;
+            e[5] = u8::from(s.active);
+            put_u32(e, 8, s.head);
+            put_u64(e, 16, s.created as u64);
+        }
+    }
+
+    /// The segment that takes inserts.
+    pub fn active(&self) -> Result<SegmentEntry> {
+        self.segments
+            .iter()
+            .copied()
+            .find(|s| s.active)
+            .ok_or_else(|| Error::corrupt(META_BLOCK, "lists no active segment"))
+    }
+}
+
+/// The head page of an HNSW segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub active: bool,
+    /// Where searches start, or [`NONE`] while the segment is empty.
+    pub entry: Slot,
+    pub entry_level: u8,
+    /// First page of elements; the others follow by their tags' `next`.
+    pub first: BlockNumber,
+    /// Pages with room: elements, upper records, overflow chunks, tails.
+    pub last: [BlockNumber; 4],
+    /// Pages of elements.
+    pub element_pages: u32,
+    /// Microseconds since 2000-01-01.
+    pub created: i64,
+}
+
+/// Index into [`Head::last`].
+pub fn fill_index(kind: Kind) -> usize {
+    match kind {
+        Kind::Element => 0,
+        Kind::Upper => 1,
+        Kind::Overflow => 2,
+        Kind::Tail => 3,
+        other => unreachable!("{} pages have no slots", other.name()),
+    }
+}
+
+impl Head {
+    pub fn new(created: i64) -> Self {
+        Self { active: true, entry: NONE, entry_level: 0, first: NONE, last: [NONE; 4], element_pages: 0, created }
+    }
+
+    pub fn decode(page: &Page, block: BlockNumber, segment: u32) -> Result<Self> {
+        page.expect(block, segment, Kind::SegmentHead)?;
+        let b = page.body();
+        Ok(Self {
+            entry: get_u32(b, 0),
+            entry_level: b[4],
+            active: b[5] == 1,
+            first: get_u32(b, 8),
+            last: [get_u32(b, 12), get_u32(b, 16), get_u32(b, 20), get_u32(b, 24)],
+            element_pages: get_u32(b, 28),
+            created: get_u64(b, 32) as i64,
+        })
+    }
+
+    pub fn encode(&self, page: &mut Page) {
+        let b = page.body_mut();
+        put_u32(b, 0, self.entry);
+        b[4] = self.entry_level;
+        b[5] = u8::from(self.active);
+        put_u32(b, 8, self.first);
+        for (i, &block) in self.last.iter().enumerate() {
+            put_u32(b, 12 + 4 * i, block);
+        }
+        put_u32(b, 28, self.element_pages);
+        put_u64(b, 32, self.created as u64);
+    }
+
+    pub fn read(store: &impl PageStore, segment: &SegmentEntry) -> Result<Self> {
+        store.read(segment.head, |page| Self::decode(page, segment.head, segment.id))?
+    }
+}
+
+/// Seals the active segment and opens a fresh one, unless somebody else did so since `meta` was read.
+///
+/// One unit: metapage, sealed head, fresh head, fresh directory page. Then the old directory page is given up.
+pub fn seal(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64) -> Result<()> {
+    if directory.segments.len() >= MAX_SEGMENTS {
+        return Ok(());
+    }
+    let old = directory.active()?;
+    let mut unit = store.unit();
+    let mut current = Meta::decode(unit.page(META_BLOCK)?)?;
+    if current.generation != meta.generation {
+        return Ok(());
+    }
+    let id = current.next_segment;
+    current.generation += 1;
+    current.next_segment += 1;
+    let page = unit.page(old.head)?;
+    let mut sealed = Head::decode(page, old.head, old.id)?;
+    sealed.active = false;
+    sealed.encode(page);
+    let (head, page) = unit.allocate(Tag::new(id, Kind::SegmentHead))?;
+    Head::new(now).encode(page);
+    let mut fresh = Directory { generation: current.generation, segments: directory.segments.clone() };
+    fresh.segments.iter_mut().for_each(|s| s.active = false);
+    fresh.segments.push(SegmentEntry { id, kind: SegmentKind::Hnsw, active: true, head, created: now });
+    let (root, page) = unit.allocate(Tag::new(0, Kind::Directory))?;
+    fresh.encode(page);
+    current.root = root;
+    current.encode(unit.page(META_BLOCK)?);
+    unit.commit()?;
+    store.release(meta.root)
+}

@@ -1,0 +1,130 @@
+//! A store in memory, for tests: it can stop after any committed unit, as a crash would.
+
+use crate::error::{Error, Result};
+use crate::page::{BlockNumber, HEADER_SIZE, Kind, MAX_UNIT_PAGES, Page, PageStore, Tag, Unit};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// Pages in memory.
+#[derive(Default)]
+pub struct MemoryStore {
+    pages: RefCell<Vec<Rc<Page>>>,
+    free: RefCell<Vec<BlockNumber>>,
+    /// Units that may still be committed; the next one fails with [`Error::Stopped`].
+    units_left: Cell<Option<u64>>,
+    commits: Cell<u64>,
+}
+
+impl MemoryStore {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// After `units` more commits every commit fails: what is in the store then is what a crash would leave.
+    pub fn stop_after(&self, units: u64) {
+        self.units_left.set(Some(units));
+    }
+
+    /// Lifts [`Self::stop_after`], as a restart does.
+    pub fn restart(&self) {
+        self.units_left.set(None);
+    }
+
+    /// Units committed so far.
+    pub fn commits(&self) -> u64 {
+        self.commits.get()
+    }
+
+    /// Appends a page image, as a build does.
+    pub fn append(&self, page: &Page) -> BlockNumber {
+        let mut pages = self.pages.borrow_mut();
+        pages.push(Rc::new(Page(page.0)));
+        pages.len() as BlockNumber - 1
+    }
+
+    fn get(&self, block: BlockNumber) -> Result<Rc<Page>> {
+        let pages = self.pages.borrow();
+        pages.get(block as usize).cloned().ok_or_else(|| Error::corrupt(block, "is beyond the end of the index"))
+    }
+}
+
+impl PageStore for MemoryStore {
+    type Unit<'a> = MemoryUnit<'a>;
+
+    fn read<R>(&self, block: BlockNumber, look: impl FnOnce(&Page) -> R) -> Result<R> {
+        Ok(look(&*self.get(block)?))
+    }
+
+    fn unit(&self) -> MemoryUnit<'_> {
+        MemoryUnit { store: self, changed: Vec::new(), shared: Vec::new() }
+    }
+
+    fn release(&self, block: BlockNumber) -> Result<()> {
+        let mut unit = self.unit();
+        unit.page(block)?.set_tag(Tag::new(0, Kind::Free));
+        unit.commit()?;
+        self.free.borrow_mut().push(block);
+        Ok(())
+    }
+
+    fn block_count(&self) -> BlockNumber {
+        self.pages.borrow().len() as BlockNumber
+    }
+
+    fn check_interrupts(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+pub struct MemoryUnit<'a> {
+    store: &'a MemoryStore,
+    changed: Vec<(BlockNumber, Box<Page>)>,
+    shared: Vec<Rc<Page>>,
+}
+
+impl MemoryUnit<'_> {
+    fn add(&mut self, block: BlockNumber, page: Page) -> &mut Page {
+        assert!(self.changed.len() < MAX_UNIT_PAGES, "a unit changes at most {MAX_UNIT_PAGES} pages");
+        self.changed.push((block, Box::new(page)));
+        &mut self.changed.last_mut().expect("just pushed").1
+    }
+}
+
+impl Unit for MemoryUnit<'_> {
+    fn shared(&mut self, block: BlockNumber) -> Result<&Page> {
+        self.shared.push(self.store.get(block)?);
+        Ok(self.shared.last().expect("just pushed"))
+    }
+
+    fn page(&mut self, block: BlockNumber) -> Result<&mut Page> {
+        if let Some(i) = self.changed.iter().position(|(b, _)| *b == block) {
+            return Ok(&mut self.changed[i].1);
+        }
+        let page = Page(self.store.get(block)?.0);
+        Ok(self.add(block, page))
+    }
+
+    fn allocate(&mut self, tag: Tag) -> Result<(BlockNumber, &mut Page)> {
+        let mut page = Page([0; crate::page::PAGE_SIZE]);
+        page.0[..HEADER_SIZE].fill(0xEE);
+        page.set_tag(tag);
+        let block = match self.store.free.borrow_mut().pop() {
+            Some(block) => block,
+            None => self.store.append(&Page([0; crate::page::PAGE_SIZE])),
+        };
+        Ok((block, self.add(block, page)))
+    }
+
+    fn commit(self) -> Result<()> {
+        match self.store.units_left.get() {
+            Some(0) => return Err(Error::Stopped),
+            left => self.store.units_left.set(left.map(|n| n - 1)),
+        }
+        let mut pages = self.store.pages.borrow_mut();
+        for (block, page) in self.changed {
+            pages[block as usize] = Rc::new(*page);
+        }
+        self.store.commits.set(self.store.commits.get() + 1);
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! Pages, their identity, and the storage that graphs live in.
+//!
+//! A page is a PostgreSQL page: 24 bytes of header that belong to the server, a body, and 16 bytes of trailer (the
+//! "special space") that say what the page is. Every read checks the trailer, so a stale pointer is found and not
+//! followed.
+
+use crate::error::{Error, Result};
+
+pub const PAGE_SIZE: usize = 8192;
+/// Bytes before the body; they belong to PostgreSQL.
+pub const HEADER_SIZE: usize = 24;
+/// Bytes after the body.
+pub const TRAILER_SIZE: usize = 16;
+/// Bytes of a page that hold content.
+pub const BODY_SIZE: usize = PAGE_SIZE - HEADER_SIZE - TRAILER_SIZE;
+/// The metapage.
+pub const META_BLOCK: BlockNumber = 0;
+/// No block; also "no element" and "no slot", which share the number space.
+pub const NONE: u32 = u32::MAX;
+/// Marks a page as ours in its trailer.
+const PAGE_MARK: u8 = 0xD7;
+
+pub type BlockNumber = u32;
+
+/// What a page holds. Numbers are on disk: never renumber, never reuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Given up; may be taken for anything.
+    Free = 1,
+    Meta = 2,
+    Directory = 3,
+    SegmentHead = 4,
+    /// HNSW elements with their level-0 neighbors.
+    Element = 5,
+    /// Neighbors above level 0.
+    Upper = 6,
+    /// Heap TIDs that did not fit into their element.
+    Overflow = 7,
+    /// Rests of codes that did not fit into their element.
+    Tail = 8,
+}
+
+impl Kind {
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        use Kind::*;
+        [Free, Meta, Directory, SegmentHead, Element, Upper, Overflow, Tail].into_iter().find(|k| *k as u8 == byte)
+    }
+
+    /// The word that `hybrid_page` and error messages use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Meta => "meta",
+            Self::Directory => "directory",
+            Self::SegmentHead => "segment head",
+            Self::Element => "element",
+            Self::Upper => "upper neighbors",
+            Self::Overflow => "overflow TIDs",
+            Self::Tail => "code tail",
+        }
+    }
+}
+
+/// A page's trailer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Segment that owns the page; 0 for pages of the index itself. Segment ids are never reused.
+    pub segment: u32,
+    pub kind: Kind,
+    /// Slots in use, counted from the first; for pages made of slots.
+    pub used: u16,
+    /// Next page of the same kind in the segment, or [`NONE`].
+    pub next: BlockNumber,
+}
+
+impl Tag {
+    pub fn new(segment: u32, kind: Kind) -> Self {
+        Self { segment, kind, used: 0, next: NONE }
+    }
+}
+
+/// One page's bytes.
+#[repr(transparent)]
+pub struct Page(pub [u8; PAGE_SIZE]);
+
+const TRAILER: usize = PAGE_SIZE - TRAILER_SIZE;
+
+impl Page {
+    pub fn zeroed() -> Box<Self> {
+        Box::new(Self([0; PAGE_SIZE]))
+    }
+
+    pub fn body(&self) -> &[u8] {
+        &self.0[HEADER_SIZE..TRAILER]
+    }
+
+    pub fn body_mut(&mut self) -> &mut [u8] {
+        &mut self.0[HEADER_SIZE..TRAILER]
+    }
+
+    /// The trailer, or `None` where the page is not one of ours (all zero, say).
+    pub fn tag(&self) -> Option<Tag> {
+        let t = &self.0[TRAILER..];
+        if t[5] != PAGE_MARK {
+            return None;
+        }
+        Some(Tag { segment: get_u32(t, 0), kind: Kind::from_byte(t[4])?, used: get_u16(t, 6), next: get_u32(t, 8) })
+    }
+
+    pub fn set_tag(&mut self, tag: Tag) {
+        let t = &mut self.0[TRAILER..];
+        put_u32(t, 0, tag.segment);
+        t[4] = tag.kind as u8;
+        t[5] = PAGE_MARK;
+        put_u16(t, 6, tag.used);
+        put_u32(t, 8, tag.next);
+        put_u32(t, 12, 0);
+    }
+
+    /// Whether nothing was ever written here: what a crash between extension and first write leaves.
+    pub fn is_zero(&self) -> bool {
+        self.0.iter().all(|&b| b == 0)
+    }
+
+    /// The tag, if this page is of that segment and kind.
+    pub fn expect(&self, block: BlockNumber, segment: u32, kind: Kind) -> Result<Tag> {
+        match self.tag() {
+            Some(tag) if tag.segment == segment && tag.kind == kind => Ok(tag),
+            Some(tag) => Err(Error::corrupt(
+                block,
+                format!(
+                    "is a page of kind \"{}\" of segment {}, expected \"{}\" of segment {segment}",
+                    tag.kind.name(),
+                    tag.segment,
+                    kind.name()
+                ),
+            )),
+            None => Err(Error::corrupt(block, format!("is not a hybrid page, expected \"{}\"", kind.name()))),
+        }
+    }
+}
+
+pub(crate) fn get_u16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+pub(crate) fn get_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+pub(crate) fn get_u64(bytes: &[u8], at: usize) -> u64 {
+    u64::from(get_u32(bytes, at)) | u64::from(get_u32(bytes, at + 4)) << 32
+}
+
+pub(crate) fn get_f32(bytes: &[u8], at: usize) -> f32 {
+    f32::from_bits(get_u32(bytes, at))
+}
+
+pub(crate) fn put_u16(bytes: &mut [u8], at: usize, value: u16) {
+    bytes[at..at + 2].copy_from_slice(&value.to_le_bytes());
+}
+
+pub(crate) fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+pub(crate) fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
+    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+pub(crate) fn put_f32(bytes: &mut [u8], at: usize, value: f32) {
+    put_u32(bytes, at, value.to_bits());
+}
+
+/// Bytes that a caller is about to read: a hint for the cache, and the page to visit.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub block: BlockNumber,
+    /// From the start of the page.
+    pub offset: u16,
+    pub len: u16,
+}
+
+/// Where an index's pages live. `&self` throughout: a store is shared by readers and writers.
+pub trait PageStore {
+    type Unit<'a>: Unit
+    where
+        Self: 'a;
+
+    /// Shows the page to `look` while it is share-locked. `look` must be short and must not use the store.
+    fn read<R>(&self, block: BlockNumber, look: impl FnOnce(&Page) -> R) -> Result<R>;
+
+    /// Shows each place's page to `look`, in order, with the bytes of all places on their way into the cache.
+    fn read_each(&self, places: &[Place], mut look: impl FnMut(usize, &Page)) -> Result<()> {
+        for (i, place) in places.iter().enumerate() {
+            self.read(place.block, |page| look(i, page))?;
+        }
+        Ok(())
+    }
+
+    /// Starts a change of some pages that happens wholly or not at all.
+    fn unit(&self) -> Self::Unit<'_>;
+
+    /// Gives a page up. Nothing may point to it any more.
+    fn release(&self, block: BlockNumber) -> Result<()>;
+
+    /// Pages in the store.
+    fn block_count(&self) -> BlockNumber;
+
+    /// Gives a cancel its chance. Never called while a page is locked.
+    fn check_interrupts(&self) -> Result<()>;
+}
+
+/// Most pages that one unit changes (Generic WAL's limit).
+pub const MAX_UNIT_PAGES: usize = 4;
+
+/// A change of at most [`MAX_UNIT_PAGES`] pages. Dropping it without `commit` changes nothing.
+///
+/// Lock order: segment head, element page, upper page, overflow page, tail page; a unit takes at most one existing
+/// page of each kind.
+pub trait Unit {
+    /// Locks the page for others' writes and shows it, without changing it, until the unit ends.
+    fn shared(&mut self, block: BlockNumber) -> Result<&Page>;
+
+    /// Locks the page and hands out a private copy to change.
+    fn page(&mut self, block: BlockNumber) -> Result<&mut Page>;
+
+    /// A page nobody else knows of, with this tag and a zero body.
+    fn allocate(&mut self, tag: Tag) -> Result<(BlockNumber, &mut Page)>;
+
+    /// Makes the change visible and durable.
+    fn commit(self) -> Result<()>;
+}

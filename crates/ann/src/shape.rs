@@ -1,0 +1,474 @@
+//! Elements and upper neighbor lists as bytes: where each field lies for given dimensions and `m`.
+//!
+//! `docs/page-format.md` is the description for people; a test compares the two.
+
+use crate::distance::Metric;
+use crate::error::{Error, Result};
+use crate::page::{
+    BODY_SIZE, BlockNumber, HEADER_SIZE, NONE, Page, Place, get_f32, get_u16, get_u32, put_f32, put_u16, put_u32,
+};
+use crate::sq8::Params;
+
+/// Number of an element: `block * slots per page + slot`. Also numbers upper records, overflow chunks and code tails.
+pub type Slot = u32;
+
+/// Where a row is in the heap: block and offset number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HeapTid {
+    pub block: u32,
+    pub offset: u16,
+}
+
+/// Bytes of a heap TID on a page.
+pub const TID_SIZE: usize = 6;
+
+/// Level-0 elements have `2m` neighbors, upper levels `m` (Malkov & Yashunin 2018, section 4.1).
+pub const MAX_DIMENSIONS: usize = 16_000;
+pub const MIN_M: u16 = 2;
+pub const MAX_M: u16 = 100;
+/// Levels are drawn from an exponential distribution; more than this many never help.
+pub const MAX_LEVEL: u8 = 15;
+
+/// Heap TIDs inside an element; further ones go to overflow chunks.
+pub const INLINE_TIDS: usize = 2;
+
+/// Field offsets in an element.
+pub mod at {
+    pub const VERSION: usize = 0;
+    pub const TID_COUNT: usize = 4;
+    pub const LEVEL: usize = 8;
+    pub const INLINE_COUNT: usize = 9;
+    pub const NEIGHBOR_COUNT: usize = 10;
+    pub const SCALE: usize = 12;
+    pub const OFFSET: usize = 16;
+    pub const NORM2: usize = 20;
+    pub const SUM: usize = 24;
+    pub const RESIDUAL: usize = 28;
+    pub const UPPER: usize = 32;
+    pub const OVERFLOW: usize = 36;
+    pub const TIDS: usize = 40;
+    pub const CODE: usize = 52;
+}
+
+const _: () = assert!(at::TIDS + super::shape::INLINE_TIDS * TID_SIZE == at::CODE);
+
+/// Slots of one size, counted through the pages that hold them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// Bytes of a slot.
+    pub size: usize,
+    /// Slots in a page.
+    pub per_page: u32,
+}
+
+impl Slots {
+    pub const fn new(size: usize) -> Self {
+        Self { size, per_page: (BODY_SIZE / size) as u32 }
+    }
+
+    pub fn block(self, slot: Slot) -> BlockNumber {
+        slot / self.per_page
+    }
+
+    pub fn index(self, slot: Slot) -> u32 {
+        slot % self.per_page
+    }
+
+    /// The slot with this index on a page.
+    pub fn slot(self, block: BlockNumber, index: u32) -> Result<Slot> {
+        block.checked_mul(self.per_page).and_then(|s| s.checked_add(index)).filter(|&s| s != NONE).ok_or(Error::Full)
+    }
+
+    /// Byte offset of a slot in the body of its page.
+    pub fn offset(self, slot: Slot) -> usize {
+        self.index(slot) as usize * self.size
+    }
+
+    /// The slot's bytes, if the page has that many slots in use.
+    pub fn get(self, page: &Page, slot: Slot) -> &[u8] {
+        &page.body()[self.offset(slot)..][..self.size]
+    }
+
+    pub fn get_mut(self, page: &mut Page, slot: Slot) -> &mut [u8] {
+        let offset = self.offset(slot);
+        &mut page.body_mut()[offset..][..self.size]
+    }
+
+    /// What reading `len` bytes of the slot touches.
+    pub fn place(self, slot: Slot, len: usize) -> Place {
+        Place { block: self.block(slot), offset: (HEADER_SIZE + self.offset(slot)) as u16, len: len as u16 }
+    }
+}
+
+/// Overflow chunks: `next` chunk, count, TIDs.
+pub const CHUNK_TIDS: usize = 20;
+pub const CHUNK: Slots = Slots::new(8 + CHUNK_TIDS * TID_SIZE);
+
+/// The form of all elements of an index; fixed when it is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub metric: Metric,
+    pub dimensions: usize,
+    pub m: usize,
+    pub element: Slots,
+    /// Bytes of the code that lie in the element; the rest lies in tails.
+    pub head_code: usize,
+    /// Tails of each element.
+    pub tails: usize,
+    pub tail: Slots,
+    pub upper: Slots,
+}
+
+impl Shape {
+    /// # Panics
+    /// If dimensions or `m` are out of range: options are checked where they enter.
+    pub fn new(metric: Metric, dimensions: usize, m: usize) -> Self {
+        assert!((1..=MAX_DIMENSIONS).contains(&dimensions), "dimensions {dimensions}");
+        assert!((MIN_M as usize..=MAX_M as usize).contains(&m), "m {m}");
+        let (head_code, element_size, tail_size, tails) = split(dimensions, m);
+        Self {
+            metric,
+            dimensions,
+            m,
+            element: Slots::new(element_size),
+            head_code,
+            tails,
+            tail: Slots::new(tail_size),
+            upper: Slots::new(8 + 8 * m),
+        }
+    }
+
+    /// Most neighbors of an element at `level`.
+    pub fn max_neighbors(&self, level: u8) -> usize {
+        if level == 0 { 2 * self.m } else { self.m }
+    }
+
+    fn tail_ids_at(&self) -> usize {
+        at::CODE + self.head_code.next_multiple_of(4)
+    }
+
+    fn neighbors_at(&self) -> usize {
+        self.tail_ids_at() + 4 * self.tails
+    }
+
+    /// Bytes of an element that a distance needs.
+    pub fn distance_len(&self) -> usize {
+        at::CODE + self.head_code
+    }
+
+    pub fn view<'a>(&'a self, page: &'a Page, slot: Slot) -> Element<'a> {
+        Element { shape: self, bytes: self.element.get(page, slot) }
+    }
+
+    pub fn view_mut<'a>(&'a self, page: &'a mut Page, slot: Slot) -> ElementMut<'a> {
+        ElementMut { shape: self, bytes: self.element.get_mut(page, slot) }
+    }
+
+    /// Range of the code that the `i`-th tail holds.
+    pub fn tail_range(&self, i: usize) -> std::ops::Range<usize> {
+        let start = self.head_code + i * self.tail.size;
+        start..(start + self.tail.size).min(self.dimensions)
+    }
+
+    /// Where the neighbors of an element lie, for prefetching.
+    pub fn neighbors_place(&self, slot: Slot) -> Place {
+        let mut place = self.element.place(slot, at::SCALE);
+        place.offset += self.neighbors_at() as u16;
+        place.len = (8 * self.m) as u16;
+        place
+    }
+}
+
+/// Sizes (head code, element, tail, tails) that waste little of each page.
+///
+/// An element that fits pages well stays whole. Others leave as much of their code on tail pages as makes both
+/// kinds of page full: 1 page and less than twice the pages for every dimension.
+fn split(dimensions: usize, m: usize) -> (usize, usize, usize, usize) {
+    let size = |head_code: usize, tails: usize| {
+        (at::CODE + head_code.next_multiple_of(4) + 4 * tails + 8 * m).next_multiple_of(8)
+    };
+    let whole = size(dimensions, 0);
+    if whole <= BODY_SIZE && (BODY_SIZE / whole) * whole * 10 >= BODY_SIZE * 7 {
+        return (dimensions, whole, 8, 0);
+    }
+    let fixed = size(0, 1);
+    let mut best = (f64::INFINITY, (0, 0, 0, 0));
+    for per_page in 1..=4 {
+        let element = BODY_SIZE / per_page / 8 * 8;
+        for tails in 1..=3usize {
+            let Some(head_code) = (element - 4 * (tails - 1)).checked_sub(fixed) else { continue };
+            let head_code = (head_code / 4 * 4).min(dimensions - 1);
+            let tail = (dimensions - head_code).div_ceil(tails).next_multiple_of(8);
+            if tail > BODY_SIZE || head_code + (tails - 1) * tail >= dimensions {
+                continue;
+            }
+            let pages = 1.0 / per_page as f64 + tails as f64 / (BODY_SIZE / tail) as f64;
+            // A further tail is a further page touch: it must save a twentieth.
+            let cost = pages * (1.0 + 0.05 * tails as f64);
+            if cost < best.0 {
+                best = (cost, (head_code, size(head_code, tails), tail, tails));
+            }
+        }
+    }
+    if whole <= BODY_SIZE && best.0 >= 1.0 / (BODY_SIZE / whole) as f64 { (dimensions, whole, 8, 0) } else { best.1 }
+}
+
+/// An element on a page.
+#[derive(Clone, Copy)]
+pub struct Element<'a> {
+    shape: &'a Shape,
+    bytes: &'a [u8],
+}
+
+impl<'a> Element<'a> {
+    /// Changes whenever the neighbors do.
+    pub fn version(self) -> u32 {
+        get_u32(self.bytes, at::VERSION)
+    }
+
+    /// Heap TIDs, overflow included. Zero: the element only routes.
+    pub fn tid_count(self) -> u32 {
+        get_u32(self.bytes, at::TID_COUNT)
+    }
+
+    pub fn level(self) -> u8 {
+        self.bytes[at::LEVEL]
+    }
+
+    /// The TIDs inside the element.
+    pub fn inline_tids(self) -> impl Iterator<Item = HeapTid> + use<'a> {
+        let count = usize::from(self.bytes[at::INLINE_COUNT]).min(INLINE_TIDS);
+        self.bytes[at::TIDS..at::CODE].chunks_exact(TID_SIZE).take(count).map(get_tid)
+    }
+
+    pub fn inline_count(self) -> usize {
+        usize::from(self.bytes[at::INLINE_COUNT]).min(INLINE_TIDS)
+    }
+
+    /// First overflow chunk, or [`NONE`].
+    pub fn overflow(self) -> Slot {
+        get_u32(self.bytes, at::OVERFLOW)
+    }
+
+    /// Neighbors at level 1, or [`NONE`].
+    pub fn upper(self) -> Slot {
+        get_u32(self.bytes, at::UPPER)
+    }
+
+    pub fn scale(self) -> f32 {
+        get_f32(self.bytes, at::SCALE)
+    }
+
+    pub fn offset(self) -> f32 {
+        get_f32(self.bytes, at::OFFSET)
+    }
+
+    pub fn norm2(self) -> f32 {
+        get_f32(self.bytes, at::NORM2)
+    }
+
+    pub fn sum(self) -> u32 {
+        get_u32(self.bytes, at::SUM)
+    }
+
+    /// Distance of the true vector to the decoded one, rounded up: L1 norm under L1, L2 norm else.
+    pub fn residual(self) -> f32 {
+        get_f32(self.bytes, at::RESIDUAL)
+    }
+
+    /// The part of the code that lies in the element.
+    pub fn head_code(self) -> &'a [u8] {
+        &self.bytes[at::CODE..][..self.shape.head_code]
+    }
+
+    pub fn tail(self, i: usize) -> Slot {
+        get_u32(self.bytes, self.shape.tail_ids_at() + 4 * i)
+    }
+
+    pub fn neighbor_count(self) -> usize {
+        usize::from(get_u16(self.bytes, at::NEIGHBOR_COUNT)).min(2 * self.shape.m)
+    }
+
+    pub fn neighbors(self) -> impl Iterator<Item = Slot> + use<'a> {
+        let start = self.shape.neighbors_at();
+        self.bytes[start..][..4 * self.neighbor_count()].chunks_exact(4).map(|b| get_u32(b, 0))
+    }
+}
+
+/// An element on a page being changed.
+pub struct ElementMut<'a> {
+    shape: &'a Shape,
+    bytes: &'a mut [u8],
+}
+
+/// What a new element is made of.
+pub struct NewElement<'a> {
+    pub level: u8,
+    pub upper: Slot,
+    pub params: &'a Params,
+    /// The whole code; the caller has written its tails.
+    pub code: &'a [u8],
+    pub tails: &'a [Slot],
+    pub neighbors: &'a [Slot],
+}
+
+impl ElementMut<'_> {
+    pub fn as_ref(&self) -> Element<'_> {
+        Element { shape: self.shape, bytes: self.bytes }
+    }
+
+    /// Fills the whole slot; no TIDs yet.
+    pub fn write(&mut self, new: &NewElement) {
+        let b = &mut *self.bytes;
+        b.fill(0);
+        b[at::LEVEL] = new.level;
+        put_f32(b, at::SCALE, new.params.scale);
+        put_f32(b, at::OFFSET, new.params.offset);
+        put_f32(b, at::NORM2, new.params.norm2);
+        put_u32(b, at::SUM, new.params.sum);
+        put_f32(b, at::RESIDUAL, residual(self.shape.metric, new.params));
+        put_u32(b, at::UPPER, new.upper);
+        put_u32(b, at::OVERFLOW, NONE);
+        b[at::CODE..][..self.shape.head_code].copy_from_slice(&new.code[..self.shape.head_code]);
+        for (i, &tail) in new.tails.iter().enumerate() {
+            put_u32(b, self.shape.tail_ids_at() + 4 * i, tail);
+        }
+        self.set_neighbors(new.neighbors);
+        put_u32(self.bytes, at::VERSION, 0);
+    }
+
+    /// # Panics
+    /// If there are more than `2m`.
+    pub fn set_neighbors(&mut self, neighbors: &[Slot]) {
+        assert!(neighbors.len() <= 2 * self.shape.m, "{} neighbors", neighbors.len());
+        let start = self.shape.neighbors_at();
+        put_u16(self.bytes, at::NEIGHBOR_COUNT, neighbors.len() as u16);
+        for (i, &n) in neighbors.iter().enumerate() {
+            put_u32(self.bytes, start + 4 * i, n);
+        }
+        let version = get_u32(self.bytes, at::VERSION);
+        put_u32(self.bytes, at::VERSION, version.wrapping_add(1));
+    }
+
+    pub fn set_overflow(&mut self, chunk: Slot) {
+        put_u32(self.bytes, at::OVERFLOW, chunk);
+    }
+
+    pub fn set_tid_count(&mut self, count: u32) {
+        put_u32(self.bytes, at::TID_COUNT, count);
+    }
+
+    /// Whether the TID fitted inside the element; it is counted then.
+    pub fn push_inline(&mut self, tid: HeapTid) -> bool {
+        let count = self.as_ref().inline_count();
+        if count == INLINE_TIDS {
+            return false;
+        }
+        put_tid(&mut self.bytes[at::TIDS + count * TID_SIZE..], tid);
+        self.bytes[at::INLINE_COUNT] = count as u8 + 1;
+        let total = self.as_ref().tid_count();
+        self.set_tid_count(total + 1);
+        true
+    }
+
+    /// Drops the inline TIDs that are dead; how many. The total is not changed.
+    pub fn retain_inline(&mut self, mut dead: impl FnMut(HeapTid) -> bool) -> u32 {
+        let kept: Vec<HeapTid> = self.as_ref().inline_tids().filter(|&tid| !dead(tid)).collect();
+        let dropped = self.as_ref().inline_count() - kept.len();
+        for (i, &tid) in kept.iter().enumerate() {
+            put_tid(&mut self.bytes[at::TIDS + i * TID_SIZE..], tid);
+        }
+        self.bytes[at::INLINE_COUNT] = kept.len() as u8;
+        dropped as u32
+    }
+
+    /// Widens the residual, when a row with an equal code but another vector joins.
+    pub fn widen_residual(&mut self, params: &Params) {
+        let widest = self.as_ref().residual().max(residual(self.shape.metric, params));
+        put_f32(self.bytes, at::RESIDUAL, widest);
+    }
+}
+
+/// The residual that bounds this metric.
+pub fn residual(metric: Metric, params: &Params) -> f32 {
+    if metric == Metric::L1 { params.residual_l1 } else { params.residual_l2 }
+}
+
+pub fn get_tid(b: &[u8]) -> HeapTid {
+    HeapTid { block: get_u32(b, 0), offset: get_u16(b, 4) }
+}
+
+pub fn put_tid(b: &mut [u8], tid: HeapTid) {
+    put_u32(b, 0, tid.block);
+    put_u16(b, 4, tid.offset);
+}
+
+/// A neighbor above level 0: the element, and its own record at that level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpperNeighbor {
+    pub element: Slot,
+    pub record: Slot,
+}
+
+/// Reads an upper record: (record of the next higher level or [`NONE`], version, neighbors).
+pub fn read_upper(shape: &Shape, bytes: &[u8]) -> (Slot, u16, Vec<UpperNeighbor>) {
+    let count = usize::from(get_u16(bytes, 6)).min(shape.m);
+    let neighbors = bytes[8..][..8 * count]
+        .chunks_exact(8)
+        .map(|b| UpperNeighbor { element: get_u32(b, 0), record: get_u32(b, 4) })
+        .collect();
+    (get_u32(bytes, 0), get_u16(bytes, 4), neighbors)
+}
+
+/// Writes an upper record.
+pub fn write_upper(bytes: &mut [u8], up: Slot, version: u16, neighbors: &[UpperNeighbor]) {
+    put_u32(bytes, 0, up);
+    put_u16(bytes, 4, version);
+    put_u16(bytes, 6, neighbors.len() as u16);
+    for (i, n) in neighbors.iter().enumerate() {
+        put_u32(bytes, 8 + 8 * i, n.element);
+        put_u32(bytes, 12 + 8 * i, n.record);
+    }
+}
+
+/// An overflow chunk: next chunk and TIDs.
+pub fn read_chunk(bytes: &[u8]) -> (Slot, Vec<HeapTid>) {
+    let count = usize::from(get_u16(bytes, 4)).min(CHUNK_TIDS);
+    (get_u32(bytes, 0), bytes[8..].chunks_exact(TID_SIZE).take(count).map(get_tid).collect())
+}
+
+pub fn write_chunk(bytes: &mut [u8], next: Slot, tids: &[HeapTid]) {
+    put_u32(bytes, 0, next);
+    put_u16(bytes, 4, tids.len() as u16);
+    for (i, &tid) in tids.iter().enumerate() {
+        put_tid(&mut bytes[8 + i * TID_SIZE..], tid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dimension_fits_and_none_wastes_half_its_pages() {
+        for m in [2, 16, 100] {
+            for dimensions in 1..=MAX_DIMENSIONS {
+                let shape = Shape::new(Metric::L2, dimensions, m);
+                assert!(shape.element.per_page >= 1 && (shape.tails == 0 || shape.tail.per_page >= 1), "{shape:?}");
+                let covered = shape.head_code + shape.tails * shape.tail.size;
+                assert!(covered >= dimensions, "{dimensions} dimensions: {shape:?} holds {covered}");
+                assert!(shape.neighbors_at() + 8 * m <= shape.element.size, "{shape:?}");
+                let pages = 1.0 / f64::from(shape.element.per_page)
+                    + shape.tails as f64 / if shape.tails > 0 { f64::from(shape.tail.per_page) } else { 1.0 };
+                let bytes = (at::CODE + dimensions + 8 * m) as f64;
+                assert!(pages * 8192.0 < 1.5 * bytes + 60.0, "{dimensions} dimensions, m {m}: {pages} pages each");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_384_dimensions_takes_under_700_bytes() {
+        let shape = Shape::new(Metric::Cosine, 384, 16);
+        assert_eq!((shape.tails, shape.element.per_page), (0, 14));
+    }
+}
