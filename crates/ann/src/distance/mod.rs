@@ -1,7 +1,13 @@
 //! Distance kernels, one implementation per CPU feature, chosen once at run time.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod prefetch;
 mod scalar;
+#[cfg(test)]
+mod tests;
 
 pub use prefetch::{prefetch, prefetch_line};
 
@@ -22,7 +28,13 @@ pub enum Metric {
     L1 = 4,
 }
 
-/// The kernels of one instruction set. Both slices of a call must have the same length.
+/// `(a·b, a·a, b·b)`.
+pub type CosineParts = (f32, f32, f32);
+
+/// A code with its scale and its offset.
+pub type ScaledCode<'a> = (&'a [u8], f32, f32);
+
+/// The kernels of one instruction set. Slices of one call should have the same length; if not, the shortest counts.
 pub struct Kernels {
     /// Name of the instruction set, for `hybrid_stats` and bug reports.
     pub name: &'static str,
@@ -31,7 +43,7 @@ pub struct Kernels {
     /// Inner product.
     pub dot: fn(&[f32], &[f32]) -> f32,
     /// `(a·b, a·a, b·b)` in one pass.
-    pub cosine_parts: fn(&[f32], &[f32]) -> (f32, f32, f32),
+    pub cosine_parts: fn(&[f32], &[f32]) -> CosineParts,
     /// Sum of absolute differences.
     pub l1: fn(&[f32], &[f32]) -> f32,
     /// Sum of squared differences of half-precision values.
@@ -39,7 +51,7 @@ pub struct Kernels {
     /// Inner product of half-precision values.
     pub dot_f16: fn(&[f16], &[f16]) -> f32,
     /// `(a·b, a·a, b·b)` of half-precision values.
-    pub cosine_parts_f16: fn(&[f16], &[f16]) -> (f32, f32, f32),
+    pub cosine_parts_f16: fn(&[f16], &[f16]) -> CosineParts,
     /// Sum of absolute differences of half-precision values.
     pub l1_f16: fn(&[f16], &[f16]) -> f32,
     /// Exact integer inner product of two `sq8` codes, each value 0..=255.
@@ -49,12 +61,64 @@ pub struct Kernels {
     /// `sum(|query[i] - (offset + scale * code[i])|)`; arguments are code, scale, offset, query.
     pub l1_sq8: fn(&[u8], f32, f32, &[f32]) -> f32,
     /// `sum(|(ao + as * a[i]) - (bo + bs * b[i])|)`; arguments are (a, as, ao), (b, bs, bo).
-    pub l1_sq8_pair: fn((&[u8], f32, f32), (&[u8], f32, f32)) -> f32,
+    pub l1_sq8_pair: fn(ScaledCode, ScaledCode) -> f32,
 }
 
-static KERNELS: LazyLock<&'static Kernels> = LazyLock::new(|| &scalar::KERNELS);
+static KERNELS: LazyLock<&'static Kernels> = LazyLock::new(|| all_kernels()[0]);
 
 /// The fastest kernels that this machine runs.
 pub fn kernels() -> &'static Kernels {
     *KERNELS
+}
+
+/// Every set of kernels that this machine runs, fastest first.
+pub fn all_kernels() -> Vec<&'static Kernels> {
+    [
+        #[cfg(target_arch = "x86_64")]
+        avx512::detect(),
+        #[cfg(target_arch = "x86_64")]
+        avx2::detect(),
+        Some(&scalar::KERNELS),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The table of the calling module's `#[target_feature]` functions, named as in [`Kernels`].
+///
+/// The module hands its table out from `detect` only, so the functions run only where their features were found.
+#[cfg(target_arch = "x86_64")]
+macro_rules! table {
+    ($name:literal) => {
+        table!($name; l2_squared(a, b), dot(a, b), cosine_parts(a, b), l1(a, b), l2_squared_f16(a, b), dot_f16(a, b),
+            cosine_parts_f16(a, b), l1_f16(a, b), dot_u8(a, b), dot_u8_i15(code, hi, lo),
+            l1_sq8(code, scale, offset, query))
+    };
+    ($name:literal; $($kernel:ident($($argument:ident),*)),*) => {
+        $crate::distance::Kernels {
+            name: $name,
+            // SAFETY: `detect` found the CPU features before anyone could get hold of this table.
+            $($kernel: |$($argument),*| unsafe { $kernel($($argument),*) },)*
+            // Not as two tuples, which would travel through memory.
+            l1_sq8_pair: |(a, a_scale, a_offset), (b, b_scale, b_offset)| {
+                // SAFETY: as above.
+                unsafe { l1_sq8_pair(a, a_scale, a_offset, b, b_scale, b_offset) }
+            },
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+use table;
+
+/// Whole pieces of `W` values, then what is left.
+#[cfg(target_arch = "x86_64")]
+type Pieces<'a, T, const W: usize> = (&'a [[T; W]], &'a [T]);
+
+/// The pieces of both slices, cut to the same length first.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn split<'a, A, B, const W: usize>(a: &'a [A], b: &'a [B]) -> (Pieces<'a, A, W>, Pieces<'a, B, W>) {
+    let len = a.len().min(b.len());
+    (a[..len].as_chunks(), b[..len].as_chunks())
 }

@@ -7,11 +7,19 @@ pub(super) static KERNELS: Kernels = Kernels {
     name: "scalar",
     l2_squared: |a, b| sum(a, b, |x, y| (x - y) * (x - y)),
     dot: |a, b| sum(a, b, |x, y| x * y),
-    cosine_parts: |a, b| (sum(a, b, |x, y| x * y), sum(a, a, |x, y| x * y), sum(b, b, |x, y| x * y)),
+    cosine_parts: |a, b| {
+        let len = a.len().min(b.len());
+        let (a, b) = (&a[..len], &b[..len]);
+        (sum(a, b, |x, y| x * y), sum(a, a, |x, y| x * y), sum(b, b, |x, y| x * y))
+    },
     l1: |a, b| sum(a, b, |x, y| (x - y).abs()),
     l2_squared_f16: |a, b| sum_f16(a, b, |x, y| (x - y) * (x - y)),
     dot_f16: |a, b| sum_f16(a, b, |x, y| x * y),
-    cosine_parts_f16: |a, b| (sum_f16(a, b, |x, y| x * y), sum_f16(a, a, |x, y| x * y), sum_f16(b, b, |x, y| x * y)),
+    cosine_parts_f16: |a, b| {
+        let len = a.len().min(b.len());
+        let (a, b) = (&a[..len], &b[..len]);
+        (sum_f16(a, b, |x, y| x * y), sum_f16(a, a, |x, y| x * y), sum_f16(b, b, |x, y| x * y))
+    },
     l1_f16: |a, b| sum_f16(a, b, |x, y| (x - y).abs()),
     dot_u8: |a, b| a.iter().zip(b).map(|(&x, &y)| u64::from(x) * u64::from(y)).sum(),
     dot_u8_i15: |code, hi, lo| {

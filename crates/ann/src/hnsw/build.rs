@@ -308,7 +308,12 @@ impl<A: Arena> Graph<A> {
     ///
     /// `poll` is called some hundred times a second with the number of nodes done, and stops the build by an error
     /// or a panic.
-    pub fn link_all(&self, threads: usize, poll: impl FnMut(usize) -> Result<()>, pool: &rayon::ThreadPool) -> Result<()> {
+    pub fn link_all(
+        &self,
+        threads: usize,
+        poll: impl FnMut(usize) -> Result<()>,
+        pool: &rayon::ThreadPool,
+    ) -> Result<()> {
         let n = self.codes.len();
         // The first nodes see each other only when they come one by one.
         let alone = n.min(256);
@@ -447,7 +452,9 @@ impl<A: Arena> Graph<A> {
                 0 => link.node as usize,
                 _ => self.upper_index(link.node, level) as usize,
             };
-            lists.update(index, &mut scratch.links, |links| self.add_back(links, lists.capacity, node, own, link.distance));
+            lists.update(index, &mut scratch.links, |links| {
+                self.add_back(links, lists.capacity, node, own, link.distance)
+            });
         }
     }
 

@@ -75,7 +75,7 @@ impl Tids {
         let start = self.more.partition_point(|&(n, _)| n < node);
         let end = start + self.more[start..].partition_point(|&(n, _)| n == node);
         let rest = &self.more[start..end];
-        (0..=rest.len()).map(move |i| if i == 0 { self.first[node as usize] } else { rest[i - 1].1 })
+        (0..rest.len() + 1).map(move |i| if i == 0 { self.first[node as usize] } else { rest[i - 1].1 })
     }
 
     /// Chunks that the TIDs of a node take beyond its element.

@@ -210,12 +210,8 @@ pub fn rank_pair(metric: crate::distance::Metric, a: (&[u8], Scaling, u32), b: (
         return (kernels().l1_sq8_pair)((ca, sa.scale, sa.offset), (cb, sb.scale, sb.offset));
     }
     let integer = (kernels().dot_u8)(ca, cb) as f64;
-    let (ao, bo, a_s, b_s) =
-        (f64::from(sa.offset), f64::from(sb.offset), f64::from(sa.scale), f64::from(sb.scale));
-    let dot = ao * bo * ca.len() as f64
-        + ao * b_s * f64::from(sumb)
-        + bo * a_s * f64::from(suma)
-        + a_s * b_s * integer;
+    let (ao, bo, a_s, b_s) = (f64::from(sa.offset), f64::from(sb.offset), f64::from(sa.scale), f64::from(sb.scale));
+    let dot = ao * bo * ca.len() as f64 + ao * b_s * f64::from(sumb) + bo * a_s * f64::from(suma) + a_s * b_s * integer;
     match metric {
         Metric::L2 => (f64::from(sa.norm2) + f64::from(sb.norm2) - 2.0 * dot) as f32,
         Metric::Cosine => (1.0 - dot) as f32,

@@ -35,12 +35,7 @@ pub fn descend<S: PageStore>(
 }
 
 /// The nearest element that steps to nearer neighbors reach on one upper level.
-fn greedy<S: PageStore>(
-    segment: Segment<S>,
-    probe: &Probe,
-    start: Near,
-    start_record: Slot,
-) -> Result<Near> {
+fn greedy<S: PageStore>(segment: Segment<S>, probe: &Probe, start: Near, start_record: Slot) -> Result<Near> {
     let (mut best, mut record) = (start, start_record);
     let (mut slots, mut places, mut ranked) = (Vec::new(), Vec::new(), Vec::new());
     loop {
