@@ -5,6 +5,8 @@
 
 use crate::distance::Metric;
 use crate::error::{Error, Result};
+use crate::hnsw::insert::{NewRow, Outcome};
+use crate::hnsw::read::Segment;
 use crate::page::{
     BODY_SIZE, BlockNumber, Kind, META_BLOCK, NONE, Page, PageStore, Tag, Unit, get_u16, get_u32, get_u64, put_u16,
     put_u32, put_u64,
@@ -315,4 +317,39 @@ pub fn seal(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64
     current.encode(unit.page(META_BLOCK)?);
     unit.commit()?;
     store.release(meta.root)
+}
+
+/// Inserts a row into the index, sealing the active segment where it is full.
+///
+/// `now` is the clock, in microseconds since 2000-01-01.
+pub fn insert(store: &impl PageStore, row: &NewRow, now: i64) -> Result<()> {
+    loop {
+        store.check_interrupts()?;
+        let (meta, directory) = Directory::read(store)?;
+        let shape = meta.parameters.shape();
+        let active = directory.active()?;
+        let segment = Segment { store, shape: &shape, id: active.id, head: active.head };
+        let head = segment.read_head()?;
+        let elements = u64::from(head.element_pages.saturating_sub(1)) * u64::from(shape.element.per_page);
+        if head.active && elements >= meta.parameters.segment_rows && directory.segments.len() < MAX_SEGMENTS {
+            seal(store, &meta, &directory, now)?;
+            continue;
+        }
+        if segment.insert(meta.parameters.ef_construction, row)? == Outcome::Inserted {
+            return Ok(());
+        }
+    }
+}
+
+/// The three pages of an empty index: metapage, directory, head of the first segment.
+pub fn empty_index(parameters: &Parameters, now: i64) -> [Box<Page>; 3] {
+    let mut pages = [Page::zeroed(), Page::zeroed(), Page::zeroed()];
+    let first = SegmentEntry { id: 1, kind: SegmentKind::Hnsw, active: true, head: 2, created: now };
+    pages[0].set_tag(Tag::new(0, Kind::Meta));
+    Meta { parameters: parameters.clone(), generation: 1, root: 1, next_segment: 2 }.encode(&mut pages[0]);
+    pages[1].set_tag(Tag::new(0, Kind::Directory));
+    Directory { generation: 1, segments: vec![first] }.encode(&mut pages[1]);
+    pages[2].set_tag(Tag::new(1, Kind::SegmentHead));
+    Head::new(now).encode(&mut pages[2]);
+    pages
 }

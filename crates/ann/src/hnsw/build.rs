@@ -8,6 +8,7 @@
 use super::near::{Frontier, Near, Visited};
 use super::probe::Scaling;
 use super::read::rank_pair;
+use super::select::choose;
 use crate::distance::{Metric, prefetch};
 use crate::error::{Error, Result};
 use crate::shape::{MAX_LEVEL, Shape};
@@ -458,27 +459,13 @@ impl<A: Arena> Graph<A> {
         }
     }
 
-    /// The heuristic of algorithm 4 over candidates that are sorted by distance, with pruned ones filling up.
     fn select(&self, candidates: &[Near], capacity: usize) -> Vec<Link> {
-        let mut diverse: Vec<Near> = Vec::with_capacity(capacity);
-        let mut pruned = Vec::with_capacity(capacity);
-        for &candidate in candidates {
-            if diverse.len() == capacity {
-                break;
-            }
-            let parts = self.codes.parts(candidate.slot());
-            if diverse.iter().all(|d| self.distance(parts, d.slot()) >= candidate.distance()) {
-                diverse.push(candidate);
-            } else if pruned.len() < capacity {
-                pruned.push(candidate);
-            }
-        }
-        pruned.truncate(capacity - diverse.len());
-        let link = |near: &Near, diverse| Link { node: near.slot(), distance: near.distance(), diverse };
-        let mut chosen: Vec<Link> =
-            diverse.iter().map(|n| link(n, true)).chain(pruned.iter().map(|n| link(n, false))).collect();
-        chosen.sort_unstable_by_key(|l| Near::new(l.distance, l.node));
-        chosen
+        let distances: Vec<f32> = candidates.iter().map(|n| n.distance()).collect();
+        let pair = |i: usize, j: usize| self.distance(self.codes.parts(candidates[i].slot()), candidates[j].slot());
+        choose(&distances, capacity, pair)
+            .into_iter()
+            .map(|(i, diverse)| Link { node: candidates[i].slot(), distance: distances[i], diverse })
+            .collect()
     }
 
     /// Offers `node` to a list; whether the list changed. A full list gives up its furthest neighbor that is not

@@ -1,0 +1,193 @@
+//! Whether a segment is sound, and how much of it searches can reach.
+
+use super::read::Segment;
+use crate::error::Result;
+use crate::page::{BlockNumber, Kind, NONE, PageStore};
+use crate::shape::{HeapTid, Slot, Slots};
+use hashbrown::HashSet;
+
+/// A fault of the structure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub block: BlockNumber,
+    pub what: String,
+}
+
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub rows: u64,
+    pub elements: u64,
+    pub routers: u64,
+    /// Elements that no path from the entry point leads to.
+    pub unreachable: u64,
+    /// Links at level 0.
+    pub links: u64,
+}
+
+impl<S: PageStore> Segment<'_, S> {
+    /// Counts elements and what is reachable.
+    pub fn count(&self) -> Result<Counts> {
+        let mut counts = Counts::default();
+        let mut live = HashSet::new();
+        self.elements(|slot, e| {
+            counts.rows += u64::from(e.tid_count());
+            counts.elements += 1;
+            counts.routers += u64::from(e.tid_count() == 0);
+            counts.links += e.neighbor_count() as u64;
+            if e.tid_count() > 0 {
+                live.insert(slot);
+            }
+        })?;
+        for slot in self.reachable()? {
+            live.remove(&slot);
+        }
+        counts.unreachable = live.len() as u64;
+        Ok(counts)
+    }
+
+    /// All elements that a path from the entry point leads to, over all levels.
+    fn reachable(&self) -> Result<HashSet<Slot>> {
+        let head = self.read_head()?;
+        let mut seen = HashSet::new();
+        if head.entry == NONE {
+            return Ok(seen);
+        }
+        seen.insert(head.entry);
+        let mut level = head.entry_level;
+        while level > 0 {
+            let mut queue: Vec<Slot> = Vec::new();
+            for &slot in &seen {
+                if self.element(slot, |e| e.level())? >= level {
+                    queue.push(self.record_at(slot, level)?);
+                }
+            }
+            while let Some(record) = queue.pop() {
+                self.store.check_interrupts()?;
+                let fresh = self.upper(record)?.2.into_iter().filter(|n| seen.insert(n.element));
+                queue.extend(fresh.map(|n| n.record));
+            }
+            level -= 1;
+        }
+        let mut queue: Vec<Slot> = seen.iter().copied().collect();
+        let mut neighbors = Vec::new();
+        while let Some(slot) = queue.pop() {
+            self.store.check_interrupts()?;
+            self.neighbors(slot, &mut neighbors)?;
+            queue.extend(neighbors.iter().copied().filter(|&n| seen.insert(n)));
+        }
+        Ok(seen)
+    }
+
+    /// Faults of the structure; `tids` receives all heap TIDs.
+    pub fn check(&self, tids: &mut Vec<HeapTid>) -> Result<Vec<Problem>> {
+        let head = self.read_head()?;
+        let mut checker = Checker { segment: self, problems: Vec::new() };
+        if head.entry != NONE {
+            let level = checker.slot(self.head, "entry point", Kind::Element, self.shape.element, head.entry)?;
+            if level && self.element(head.entry, |e| e.level())? != head.entry_level {
+                checker.report(self.head, "has an entry point of another level than it says".into());
+            }
+        }
+        let (mut block, mut pages) = (head.first, 0u32);
+        while block != NONE && pages <= self.store.block_count() {
+            self.store.check_interrupts()?;
+            pages += 1;
+            block = match checker.page(block, tids) {
+                Ok(next) => next,
+                Err(error) => {
+                    checker.report(block, error.to_string());
+                    NONE
+                }
+            };
+        }
+        if pages != head.element_pages {
+            let what = format!("counts {} pages of elements, the chain has {pages}", head.element_pages);
+            checker.report(self.head, what);
+        }
+        Ok(checker.problems)
+    }
+}
+
+struct Checker<'a, S> {
+    segment: &'a Segment<'a, S>,
+    problems: Vec<Problem>,
+}
+
+/// An element as the checker sees it.
+struct Seen {
+    slot: Slot,
+    level: u8,
+    tid_count: u32,
+    upper: Slot,
+    neighbors: Vec<Slot>,
+}
+
+impl<S: PageStore> Checker<'_, S> {
+    fn report(&mut self, block: BlockNumber, what: String) {
+        self.problems.push(Problem { block, what });
+    }
+
+    /// Whether a slot exists; reports if it does not.
+    fn slot(&mut self, from: BlockNumber, name: &str, kind: Kind, slots: Slots, slot: Slot) -> Result<bool> {
+        let block = slots.block(slot);
+        if block >= self.segment.store.block_count() {
+            self.report(from, format!("has {name} {slot} in block {block}, beyond the end of the index"));
+            return Ok(false);
+        }
+        let id = self.segment.id;
+        let found = self.segment.store.read(block, |page| page.expect(block, id, kind))?;
+        let what = match found {
+            Ok(tag) if slots.index(slot) < u32::from(tag.used) => return Ok(true),
+            Ok(tag) => format!("has {name} {slot}, but block {block} has only {} slots in use", tag.used),
+            Err(error) => format!("has {name} {slot}, but {error}"),
+        };
+        self.report(from, what);
+        Ok(false)
+    }
+
+    fn page(&mut self, block: BlockNumber, tids: &mut Vec<HeapTid>) -> Result<BlockNumber> {
+        let mut seen = Vec::new();
+        let next = self.segment.elements_of(block, |slot, e| {
+            let (level, tid_count, upper) = (e.level(), e.tid_count(), e.upper());
+            seen.push(Seen { slot, level, tid_count, upper, neighbors: e.neighbors().collect() });
+        })?;
+        for element in seen {
+            self.element(block, &element, tids)?;
+        }
+        Ok(next)
+    }
+
+    fn element(&mut self, block: BlockNumber, e: &Seen, tids: &mut Vec<HeapTid>) -> Result<()> {
+        let shape = self.segment.shape;
+        let mut known = HashSet::new();
+        for &n in &e.neighbors {
+            self.slot(block, "neighbor", Kind::Element, shape.element, n)?;
+            if n == e.slot || !known.insert(n) {
+                self.report(block, format!("element {} has neighbor {n} twice or is its own", e.slot));
+            }
+        }
+        let (mut record, mut level) = (e.upper, 0);
+        while record != NONE && level < e.level && self.slot(block, "record", Kind::Upper, shape.upper, record)? {
+            level += 1;
+            let (up, _, neighbors) = self.segment.upper(record)?;
+            for n in neighbors {
+                if self.slot(block, "upper neighbor", Kind::Element, shape.element, n.element)? {
+                    self.slot(block, "record of a neighbor", Kind::Upper, shape.upper, n.record)?;
+                }
+            }
+            record = up;
+        }
+        if level != e.level || record != NONE {
+            self.report(block, format!("element {} has records for {level} levels, its level is {}", e.slot, e.level));
+        }
+        let before = tids.len();
+        self.segment.tids(e.slot, tids)?;
+        let found = tids.len() - before;
+        // An insert or a vacuum may have passed between the two reads.
+        if found != e.tid_count as usize && self.segment.element(e.slot, |e| e.tid_count())? as usize != found {
+            self.report(block, format!("element {} counts {} rows and lists {found}", e.slot, e.tid_count));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,441 @@
+//! Inserting a row into the active segment, in place, while others search and insert.
+//!
+//! 1. Search, without any lock that outlives a page visit.
+//! 2. Publish: under the head's share lock, which proves that the segment is still active, write the element.
+//! 3. Back-links, optimistically: read a list with its version, choose outside any lock, write if the version is the
+//!    same, else again. A crash between 2 and 3 leaves an element that few or no others point to, never a dangling
+//!    pointer.
+//!
+//! Code tails and upper records are written before the element that points to them; a crash between leaks slots.
+
+use super::near::Near;
+use super::probe::{Probe, Scaling};
+use super::read::{Coded, Segment, rank_pair};
+use super::search::{Accept, Beam, beam_upper, descend};
+use super::select::choose;
+use crate::error::{Error, Result};
+use crate::index::{Head, fill_index};
+use crate::page::{Kind, NONE, PageStore, Tag, Unit};
+use crate::shape::{
+    CHUNK, CHUNK_TIDS, HeapTid, NewElement, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper, write_chunk,
+    write_upper,
+};
+use crate::sq8::Params;
+
+/// A row to insert.
+pub struct NewRow<'a> {
+    pub tid: HeapTid,
+    pub params: &'a Params,
+    pub code: &'a [u8],
+    /// The row's vector as a query.
+    pub probe: &'a Probe,
+    /// Level for the element, if the row needs one of its own.
+    pub level: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Inserted,
+    /// The segment takes no inserts any more: read the directory and start over. Nothing was inserted.
+    Sealed,
+}
+
+/// What linking one level starts from.
+struct Found {
+    near: Near,
+    /// The element's record at the level; [`NONE`] at level 0.
+    record: Slot,
+}
+
+/// Tries to update a neighbor list that others keep changing; then the back-link is given up. It costs reachability,
+/// which `hybrid_stats` shows, and never correctness.
+const LINK_TRIES: usize = 32;
+
+impl<S: PageStore> Segment<'_, S> {
+    /// Inserts a row.
+    pub fn insert(&self, ef_construction: usize, row: &NewRow) -> Result<Outcome> {
+        loop {
+            let head = self.store.read(self.head, |page| Head::decode(page, self.head, self.id))??;
+            if !head.active {
+                return Ok(Outcome::Sealed);
+            }
+            let outcome = if head.entry == NONE {
+                self.insert_first(row)?
+            } else {
+                self.insert_linked(&head, ef_construction, row)?
+            };
+            if let Some(outcome) = outcome {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// The first element becomes the entry point in the same unit; `None` if another session was faster.
+    fn insert_first(&self, row: &NewRow) -> Result<Option<Outcome>> {
+        let Some((tails, records)) = self.put_parts(row, &[])? else { return Ok(Some(Outcome::Sealed)) };
+        let mut unit = self.store.unit();
+        let mut head = Head::decode(unit.page(self.head)?, self.head, self.id)?;
+        if !head.active {
+            return Ok(Some(Outcome::Sealed));
+        }
+        if head.entry != NONE {
+            return Ok(None);
+        }
+        let tag = Tag { used: 1, ..Tag::new(self.id, Kind::Element) };
+        let (block, page) = unit.allocate(tag)?;
+        let slot = self.shape.element.slot(block, 0)?;
+        write_element(self.shape, page, slot, row, &tails, &records, &[]);
+        head.entry = slot;
+        head.entry_level = row.level;
+        head.first = block;
+        head.last[fill_index(Kind::Element)] = block;
+        head.element_pages = 1;
+        head.encode(unit.page(self.head)?);
+        unit.commit()?;
+        Ok(Some(Outcome::Inserted))
+    }
+
+    fn insert_linked(&self, head: &Head, ef_construction: usize, row: &NewRow) -> Result<Option<Outcome>> {
+        let levels = self.candidates(head, ef_construction, row)?;
+        let codes = self.codes(&levels[0].iter().map(|f| f.near.slot()).collect::<Vec<_>>())?;
+        if let Some(twin) = codes.iter().find(|c| same(c, row)) {
+            return self.add_tid(twin.slot, row).map(Some);
+        }
+        let chosen = self.choose_all(&levels, &codes)?;
+        let Some((tails, records)) = self.put_parts(row, &chosen)? else { return Ok(Some(Outcome::Sealed)) };
+        let neighbors: Vec<Slot> = chosen[0].iter().map(|f| f.near.slot()).collect();
+        let Some(slot) = self.put(Kind::Element, self.shape.element, |page, slot| {
+            write_element(self.shape, page, slot, row, &tails, &records, &neighbors);
+        })?
+        else {
+            return Ok(Some(Outcome::Sealed));
+        };
+        let own = Coded { slot, code: row.code.to_vec(), scaling: scaling(row.params), sum: row.params.sum };
+        for (level, found) in chosen.iter().enumerate().rev() {
+            for f in found {
+                self.store.check_interrupts()?;
+                match level {
+                    0 => self.link_back(f.near, &own)?,
+                    _ => self.link_back_upper(f, level as u8, &own, records[level - 1])?,
+                }
+            }
+        }
+        if row.level > head.entry_level {
+            self.raise_entry(slot, row.level)?;
+        }
+        Ok(Some(Outcome::Inserted))
+    }
+
+    /// Nearest elements of each level that the row will live on and that exists already; level 0 first.
+    fn candidates(&self, head: &Head, ef_construction: usize, row: &NewRow) -> Result<Vec<Vec<Found>>> {
+        let top = row.level.min(head.entry_level);
+        let entry = descend(*self, head, row.probe, top)?.expect("a segment with an entry point is not empty");
+        let mut entries = vec![entry];
+        let mut levels = Vec::new();
+        for level in (1..=top).rev() {
+            entries = beam_upper(*self, row.probe, &entries, ef_construction)?;
+            levels.push(entries.iter().map(|&(near, record)| Found { near, record }).collect());
+            for entry in &mut entries {
+                entry.1 = if level > 1 { self.record_at(entry.0.slot(), level - 1)? } else { NONE };
+            }
+        }
+        let mut beam = Beam::new(Accept::All);
+        for (near, _) in &entries {
+            beam.enter(*self, row.probe, near.slot())?;
+        }
+        let mut ground: Vec<Near> =
+            beam.round(*self, row.probe, ef_construction)?.iter().map(|r| Near::new(r.rank, r.slot)).collect();
+        ground.sort_unstable();
+        levels.push(ground.into_iter().map(|near| Found { near, record: NONE }).collect());
+        levels.reverse();
+        Ok(levels)
+    }
+
+    /// Applies the heuristic to each level; `ground_codes` are the codes of level 0's candidates.
+    fn choose_all(&self, levels: &[Vec<Found>], ground_codes: &[Coded]) -> Result<Vec<Vec<Found>>> {
+        levels
+            .iter()
+            .enumerate()
+            .map(|(level, found)| {
+                let upper_codes;
+                let codes = if level == 0 {
+                    ground_codes
+                } else {
+                    upper_codes = self.codes(&found.iter().map(|f| f.near.slot()).collect::<Vec<_>>())?;
+                    &upper_codes
+                };
+                let distances: Vec<f32> = found.iter().map(|f| f.near.distance()).collect();
+                let chosen =
+                    choose(&distances, self.shape.max_neighbors(level as u8), |i, j| self.pair(&codes[i], &codes[j]));
+                Ok(chosen.into_iter().map(|(i, _)| Found { near: found[i].near, record: found[i].record }).collect())
+            })
+            .collect()
+    }
+
+    fn pair(&self, a: &Coded, b: &Coded) -> f32 {
+        rank_pair(self.shape.metric, (&a.code, a.scaling, a.sum), (&b.code, b.scaling, b.sum))
+    }
+
+    /// Writes what the element will point to: its tails and its upper records, lowest level first. `None`: sealed.
+    fn put_parts(&self, row: &NewRow, chosen: &[Vec<Found>]) -> Result<Option<(Vec<Slot>, Vec<Slot>)>> {
+        let mut tails = Vec::with_capacity(self.shape.tails);
+        for i in 0..self.shape.tails {
+            let part = &row.code[self.shape.tail_range(i)];
+            let slots = self.shape.tail;
+            let put = self.put(Kind::Tail, slots, |page, slot| {
+                slots.get_mut(page, slot)[..part.len()].copy_from_slice(part);
+            })?;
+            let Some(slot) = put else { return Ok(None) };
+            tails.push(slot);
+        }
+        let mut records = Vec::with_capacity(usize::from(row.level));
+        let mut up = NONE;
+        for level in (1..=usize::from(row.level)).rev() {
+            let neighbors: Vec<UpperNeighbor> = chosen
+                .get(level)
+                .map(|found| found.iter().map(|f| UpperNeighbor { element: f.near.slot(), record: f.record }).collect())
+                .unwrap_or_default();
+            let slots = self.shape.upper;
+            let put =
+                self.put(Kind::Upper, slots, |page, slot| write_upper(slots.get_mut(page, slot), up, 0, &neighbors))?;
+            let Some(slot) = put else { return Ok(None) };
+            records.push(slot);
+            up = slot;
+        }
+        records.reverse();
+        Ok(Some((tails, records)))
+    }
+
+    /// Takes a free slot of a kind and lets `write` fill it. `None`: the segment is sealed.
+    fn put(
+        &self,
+        kind: Kind,
+        slots: Slots,
+        mut write: impl FnMut(&mut crate::page::Page, Slot),
+    ) -> Result<Option<Slot>> {
+        loop {
+            let mut unit = self.store.unit();
+            let head = Head::decode(unit.shared(self.head)?, self.head, self.id)?;
+            if !head.active {
+                return Ok(None);
+            }
+            let block = head.last[fill_index(kind)];
+            if block != NONE {
+                let page = unit.page(block)?;
+                let mut tag = page.expect(block, self.id, kind)?;
+                if u32::from(tag.used) < slots.per_page {
+                    let slot = slots.slot(block, u32::from(tag.used))?;
+                    tag.used += 1;
+                    page.set_tag(tag);
+                    write(page, slot);
+                    unit.commit()?;
+                    return Ok(Some(slot));
+                }
+            }
+            drop(unit);
+            if let Some(slot) = self.put_on_new_page(kind, slots, block, &mut write)? {
+                return Ok(Some(slot));
+            }
+        }
+    }
+
+    /// Appends a page of a kind after `last`. `None`: another session did so, or the segment was sealed.
+    fn put_on_new_page(
+        &self,
+        kind: Kind,
+        slots: Slots,
+        last: u32,
+        write: &mut impl FnMut(&mut crate::page::Page, Slot),
+    ) -> Result<Option<Slot>> {
+        let mut unit = self.store.unit();
+        let mut head = Head::decode(unit.page(self.head)?, self.head, self.id)?;
+        if !head.active || head.last[fill_index(kind)] != last {
+            return Ok(None);
+        }
+        if last != NONE {
+            unit.page(last)?.expect(last, self.id, kind)?;
+        }
+        let (block, page) = unit.allocate(Tag { used: 1, ..Tag::new(self.id, kind) })?;
+        let slot = slots.slot(block, 0)?;
+        write(page, slot);
+        if last != NONE {
+            let page = unit.page(last)?;
+            let tag = page.expect(last, self.id, kind)?;
+            page.set_tag(Tag { next: block, ..tag });
+        }
+        head.last[fill_index(kind)] = block;
+        if kind == Kind::Element {
+            head.element_pages += 1;
+            if head.first == NONE {
+                head.first = block;
+            }
+        }
+        head.encode(unit.page(self.head)?);
+        unit.commit()?;
+        Ok(Some(slot))
+    }
+
+    fn raise_entry(&self, slot: Slot, level: u8) -> Result<()> {
+        let mut unit = self.store.unit();
+        let page = unit.page(self.head)?;
+        let mut head = Head::decode(page, self.head, self.id)?;
+        if level > head.entry_level {
+            head.entry = slot;
+            head.entry_level = level;
+            head.encode(page);
+            unit.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Offers the new element to a level-0 list.
+    fn link_back(&self, to: Near, own: &Coded) -> Result<()> {
+        let mut list = Vec::new();
+        let block = self.shape.element.block(to.slot());
+        for _ in 0..LINK_TRIES {
+            let version = self.neighbors(to.slot(), &mut list)?;
+            if list.contains(&own.slot) {
+                return Ok(());
+            }
+            list.push(own.slot);
+            if list.len() > self.shape.max_neighbors(0) {
+                let Some(shorter) = self.prune(to, &list, own)? else { return Ok(()) };
+                list = shorter;
+            }
+            let mut unit = self.store.unit();
+            let page = unit.page(block)?;
+            page.expect(block, self.id, Kind::Element)?;
+            let mut element = self.shape.view_mut(page, to.slot());
+            if element.as_ref().version() == version {
+                element.set_neighbors(&list);
+                return unit.commit();
+            }
+        }
+        Ok(())
+    }
+
+    /// The list that is left when the heuristic drops one of `list`, whose last is `own`; `None` if it drops `own`.
+    fn prune(&self, to: Near, list: &[Slot], own: &Coded) -> Result<Option<Vec<Slot>>> {
+        let mut codes = self.codes(&list[..list.len() - 1])?;
+        let owner = self.codes(&[to.slot()])?.remove(0);
+        codes.push(own.clone());
+        let mut order: Vec<(Near, usize)> =
+            codes.iter().enumerate().map(|(i, c)| (Near::new(self.pair(&owner, c), c.slot), i)).collect();
+        order.sort_unstable();
+        let distances: Vec<f32> = order.iter().map(|(near, _)| near.distance()).collect();
+        let chosen = choose(&distances, list.len() - 1, |i, j| self.pair(&codes[order[i].1], &codes[order[j].1]));
+        let kept: Vec<Slot> = chosen.into_iter().map(|(i, _)| order[i].0.slot()).collect();
+        Ok(kept.contains(&own.slot).then_some(kept))
+    }
+
+    /// Offers the new element to a list above level 0.
+    fn link_back_upper(&self, to: &Found, _level: u8, own: &Coded, own_record: Slot) -> Result<()> {
+        let slots = self.shape.upper;
+        let block = slots.block(to.record);
+        for _ in 0..LINK_TRIES {
+            let (_, version, mut list) = self.upper(to.record)?;
+            if list.iter().any(|n| n.element == own.slot) {
+                return Ok(());
+            }
+            list.push(UpperNeighbor { element: own.slot, record: own_record });
+            if list.len() > self.shape.m {
+                let elements: Vec<Slot> = list.iter().map(|n| n.element).collect();
+                let Some(kept) = self.prune(to.near, &elements, own)? else { return Ok(()) };
+                list.retain(|n| kept.contains(&n.element));
+            }
+            let mut unit = self.store.unit();
+            let page = unit.page(block)?;
+            page.expect(block, self.id, Kind::Upper)?;
+            let bytes = slots.get_mut(page, to.record);
+            let (up, current, _) = read_upper(self.shape, bytes);
+            if current == version {
+                write_upper(bytes, up, version.wrapping_add(1), &list);
+                return unit.commit();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a row to an element that has the same code.
+    fn add_tid(&self, slot: Slot, row: &NewRow) -> Result<Outcome> {
+        let block = self.shape.element.block(slot);
+        let mut spare = None;
+        loop {
+            let mut unit = self.store.unit();
+            if !Head::decode(unit.shared(self.head)?, self.head, self.id)?.active {
+                return Ok(Outcome::Sealed);
+            }
+            let page = unit.page(block)?;
+            page.expect(block, self.id, Kind::Element)?;
+            let mut element = self.shape.view_mut(page, slot);
+            element.widen_residual(row.params);
+            if element.push_inline(row.tid) {
+                unit.commit()?;
+                return Ok(Outcome::Inserted);
+            }
+            let (count, chunk) = (element.as_ref().tid_count(), element.as_ref().overflow());
+            let Some(count) = count.checked_add(1) else {
+                return Err(Error::Limit("more than 4294967294 rows have this vector".into()));
+            };
+            element.set_tid_count(count);
+            let filled = match spare {
+                Some(spare) => {
+                    element.set_overflow(spare);
+                    self.fill_chunk(&mut unit, spare, |_| Some((chunk, vec![row.tid])))?
+                }
+                None if chunk == NONE => false,
+                None => self.fill_chunk(&mut unit, chunk, |(next, mut tids)| {
+                    tids.push(row.tid);
+                    (tids.len() <= CHUNK_TIDS).then_some((next, tids))
+                })?,
+            };
+            if filled {
+                unit.commit()?;
+                return Ok(Outcome::Inserted);
+            }
+            drop(unit);
+            let put =
+                self.put(Kind::Overflow, CHUNK, |page, slot| write_chunk(CHUNK.get_mut(page, slot), NONE, &[]))?;
+            let Some(slot) = put else { return Ok(Outcome::Sealed) };
+            spare = Some(slot);
+        }
+    }
+
+    fn fill_chunk<U: Unit>(
+        &self,
+        unit: &mut U,
+        chunk: Slot,
+        change: impl FnOnce((Slot, Vec<HeapTid>)) -> Option<(Slot, Vec<HeapTid>)>,
+    ) -> Result<bool> {
+        let block = CHUNK.block(chunk);
+        let page = unit.page(block)?;
+        page.expect(block, self.id, Kind::Overflow)?;
+        let bytes = CHUNK.get_mut(page, chunk);
+        let Some((next, tids)) = change(read_chunk(bytes)) else { return Ok(false) };
+        write_chunk(bytes, next, &tids);
+        Ok(true)
+    }
+}
+
+fn scaling(params: &Params) -> Scaling {
+    Scaling { scale: params.scale, offset: params.offset, norm2: params.norm2 }
+}
+
+fn same(coded: &Coded, row: &NewRow) -> bool {
+    coded.scaling.scale == row.params.scale && coded.scaling.offset == row.params.offset && coded.code == row.code
+}
+
+fn write_element(
+    shape: &Shape,
+    page: &mut crate::page::Page,
+    slot: Slot,
+    row: &NewRow,
+    tails: &[Slot],
+    records: &[Slot],
+    neighbors: &[Slot],
+) {
+    let mut element = shape.view_mut(page, slot);
+    let upper = records.first().copied().unwrap_or(NONE);
+    element.write(&NewElement { level: row.level, upper, params: row.params, code: row.code, tails, neighbors });
+    assert!(element.push_inline(row.tid), "a new element has room for a row");
+}

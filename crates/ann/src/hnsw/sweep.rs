@@ -1,0 +1,160 @@
+//! Going through all elements of a segment: flat search, vacuum, checks.
+
+use super::probe::{Probe, Scaling};
+use super::read::{Ranked, Segment};
+use crate::error::{Error, Result};
+use crate::index::Head;
+use crate::page::{BlockNumber, Kind, NONE, PageStore, Place, Unit};
+use crate::shape::{CHUNK, Element, HeapTid, Slot, read_chunk, write_chunk};
+
+/// What vacuum did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Heap TIDs removed.
+    pub removed: u64,
+    /// Heap TIDs left.
+    pub live: u64,
+    /// Elements that only route.
+    pub routers: u64,
+}
+
+impl<S: PageStore> Segment<'_, S> {
+    pub fn read_head(&self) -> Result<Head> {
+        self.store.read(self.head, |page| Head::decode(page, self.head, self.id))?
+    }
+
+    /// Shows the elements of one page, in order. Returns the next page.
+    pub fn elements_of(&self, block: BlockNumber, mut look: impl FnMut(Slot, Element)) -> Result<BlockNumber> {
+        self.store.read(block, |page| {
+            let tag = page.expect(block, self.id, Kind::Element)?;
+            for index in 0..u32::from(tag.used).min(self.shape.element.per_page) {
+                let slot = self.shape.element.slot(block, index)?;
+                look(slot, self.shape.view(page, slot));
+            }
+            Ok(tag.next)
+        })?
+    }
+
+    /// Shows all elements, page after page.
+    pub fn elements(&self, mut look: impl FnMut(Slot, Element)) -> Result<()> {
+        let mut block = self.read_head()?.first;
+        let mut pages = 0;
+        while block != NONE {
+            self.store.check_interrupts()?;
+            pages += 1;
+            if pages > self.store.block_count() {
+                return Err(Error::corrupt(block, "is part of a circle of pages"));
+            }
+            block = self.elements_of(block, &mut look)?;
+        }
+        Ok(())
+    }
+
+    /// Ranks all elements of one page into `out`. Returns the next page.
+    pub fn rank_page(
+        &self,
+        probe: &Probe,
+        block: BlockNumber,
+        places: &mut Vec<Place>,
+        out: &mut Vec<Ranked>,
+    ) -> Result<BlockNumber> {
+        out.clear();
+        if self.shape.tails > 0 {
+            let mut slots = Vec::new();
+            let next = self.elements_of(block, |slot, _| slots.push(slot))?;
+            self.rank(probe, &slots, places, out)?;
+            return Ok(next);
+        }
+        self.elements_of(block, |slot, e| {
+            let scaling = Scaling { scale: e.scale(), offset: e.offset(), norm2: e.norm2() };
+            let sum = probe.part(0..self.shape.head_code, e.head_code(), scaling);
+            let rank = probe.rank(sum, scaling);
+            out.push(Ranked { slot, rank, live: e.tid_count() > 0, norm2: e.norm2(), residual: e.residual() });
+        })
+    }
+
+    /// Removes the heap TIDs that `dead` names. The element stays and routes.
+    pub fn vacuum(&self, mut dead: impl FnMut(HeapTid) -> bool, mut delay: impl FnMut()) -> Result<Swept> {
+        let mut swept = Swept::default();
+        let mut block = self.read_head()?.first;
+        while block != NONE {
+            self.store.check_interrupts()?;
+            delay();
+            block = self.vacuum_page(block, &mut dead, &mut swept)?;
+        }
+        Ok(swept)
+    }
+
+    fn vacuum_page(
+        &self,
+        block: BlockNumber,
+        dead: &mut impl FnMut(HeapTid) -> bool,
+        swept: &mut Swept,
+    ) -> Result<BlockNumber> {
+        let (mut any, mut chained) = (false, Vec::new());
+        let next = self.elements_of(block, |slot, e| {
+            any |= e.inline_tids().any(&mut *dead);
+            if e.overflow() != NONE {
+                chained.push(slot);
+            }
+        })?;
+        if any {
+            let mut unit = self.store.unit();
+            let page = unit.page(block)?;
+            let used = page.expect(block, self.id, Kind::Element)?.used;
+            for index in 0..u32::from(used).min(self.shape.element.per_page) {
+                let mut element = self.shape.view_mut(page, self.shape.element.slot(block, index)?);
+                let dropped = element.retain_inline(&mut *dead);
+                let left = element.as_ref().tid_count().saturating_sub(dropped);
+                element.set_tid_count(left);
+                swept.removed += u64::from(dropped);
+            }
+            unit.commit()?;
+        }
+        for slot in chained {
+            swept.removed += self.vacuum_chain(slot, dead)?;
+        }
+        self.elements_of(block, |_, e| {
+            swept.live += u64::from(e.tid_count());
+            swept.routers += u64::from(e.tid_count() == 0);
+        })?;
+        Ok(next)
+    }
+
+    fn vacuum_chain(&self, slot: Slot, dead: &mut impl FnMut(HeapTid) -> bool) -> Result<u64> {
+        let mut removed = 0;
+        let mut chunk = self.element(slot, |e| e.overflow())?;
+        while chunk != NONE {
+            self.store.check_interrupts()?;
+            let block = CHUNK.block(chunk);
+            let (next, tids) = self.store.read(block, |page| {
+                page.expect(block, self.id, Kind::Overflow)?;
+                Ok::<_, Error>(read_chunk(CHUNK.get(page, chunk)))
+            })??;
+            if tids.iter().any(|&tid| dead(tid)) {
+                removed += self.vacuum_chunk(slot, chunk, dead)?;
+            }
+            chunk = next;
+        }
+        Ok(removed)
+    }
+
+    fn vacuum_chunk(&self, slot: Slot, chunk: Slot, dead: &mut impl FnMut(HeapTid) -> bool) -> Result<u64> {
+        let mut unit = self.store.unit();
+        let block = self.shape.element.block(slot);
+        unit.page(block)?.expect(block, self.id, Kind::Element)?;
+        let page = unit.page(CHUNK.block(chunk))?;
+        page.expect(CHUNK.block(chunk), self.id, Kind::Overflow)?;
+        let bytes = CHUNK.get_mut(page, chunk);
+        let (next, mut tids) = read_chunk(bytes);
+        let before = tids.len();
+        tids.retain(|&tid| !dead(tid));
+        write_chunk(bytes, next, &tids);
+        let dropped = (before - tids.len()) as u32;
+        let mut element = self.shape.view_mut(unit.page(block)?, slot);
+        let left = element.as_ref().tid_count().saturating_sub(dropped);
+        element.set_tid_count(left);
+        unit.commit()?;
+        Ok(u64::from(dropped))
+    }
+}
