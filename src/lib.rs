@@ -1,5 +1,9 @@
 //! hybridvec: a `vector` type and the index access method `hybrid` for PostgreSQL.
 
+mod error;
+mod pg;
+mod types;
+
 use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
