@@ -4,6 +4,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod prefetch;
 mod scalar;
 #[cfg(test)]
@@ -78,6 +80,8 @@ pub fn all_kernels() -> Vec<&'static Kernels> {
         avx512::detect(),
         #[cfg(target_arch = "x86_64")]
         avx2::detect(),
+        #[cfg(target_arch = "aarch64")]
+        neon::detect(),
         Some(&scalar::KERNELS),
     ]
     .into_iter()
@@ -88,7 +92,7 @@ pub fn all_kernels() -> Vec<&'static Kernels> {
 /// The table of the calling module's `#[target_feature]` functions, named as in [`Kernels`].
 ///
 /// The module hands its table out from `detect` only, so the functions run only where their features were found.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! table {
     ($name:literal) => {
         table!($name; l2_squared(a, b), dot(a, b), cosine_parts(a, b), l1(a, b), l2_squared_f16(a, b), dot_f16(a, b),
@@ -108,15 +112,15 @@ macro_rules! table {
         }
     };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use table;
 
 /// Whole pieces of `W` values, then what is left.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 type Pieces<'a, T, const W: usize> = (&'a [[T; W]], &'a [T]);
 
 /// The pieces of both slices, cut to the same length first.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline]
 fn split<'a, A, B, const W: usize>(a: &'a [A], b: &'a [B]) -> (Pieces<'a, A, W>, Pieces<'a, B, W>) {
     let len = a.len().min(b.len());
