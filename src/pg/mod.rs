@@ -1,5 +1,8 @@
 //! PostgreSQL behind safe names. Invariant: `unsafe` appears in this folder only, each block with its proof.
 
 pub mod array;
+pub mod buffer;
 pub mod fmgr;
+pub mod relation;
+pub mod unit;
 pub mod varlena;

@@ -1,0 +1,326 @@
+//! Open indexes and tables.
+
+use super::buffer::EXCLUSIVE;
+use super::unit::init_page;
+use crate::error::{Fault, raise};
+use ann::distance::Metric;
+use ann::page::{BlockNumber, HEADER_SIZE, PAGE_SIZE, Page};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::CStr;
+
+/// An index that is open and locked by somebody: an access method callback's caller, or an [`OpenIndex`].
+///
+/// Invariant: the relation stays open as long as any copy of this is used.
+#[derive(Clone, Copy)]
+pub struct Index(pg_sys::Relation);
+
+impl Index {
+    /// # Safety
+    /// `relation` is an open index that stays open while the value or a copy of it is used.
+    pub unsafe fn from_ptr(relation: pg_sys::Relation) -> Self {
+        Self(relation)
+    }
+
+    pub fn as_ptr(self) -> pg_sys::Relation {
+        self.0
+    }
+
+    fn class(self) -> &'static pg_sys::FormData_pg_class {
+        // SAFETY: the relation is open, so its pg_class row is there; callers do not keep the reference.
+        unsafe { &*(*self.0).rd_rel }
+    }
+
+    pub fn oid(self) -> pg_sys::Oid {
+        // SAFETY: the relation is open.
+        unsafe { (*self.0).rd_id }
+    }
+
+    pub fn name(self) -> String {
+        // SAFETY: a relation's name ends with a zero byte.
+        unsafe { CStr::from_ptr(self.class().relname.data.as_ptr()) }.to_string_lossy().into_owned()
+    }
+
+    pub fn is_temporary(self) -> bool {
+        self.class().relpersistence == pg_sys::RELPERSISTENCE_TEMP as std::ffi::c_char
+    }
+
+    /// Tablespace, database and relation number of the storage.
+    pub fn storage_key(self) -> (u32, u32, u32) {
+        let l = self.locator();
+        #[cfg(feature = "pg15")]
+        return (l.spcNode.to_u32(), l.dbNode.to_u32(), l.relNode.to_u32());
+        #[cfg(not(feature = "pg15"))]
+        return (l.spcOid.to_u32(), l.dbOid.to_u32(), l.relNumber.to_u32());
+    }
+
+    #[cfg(feature = "pg15")]
+    pub(super) fn locator(self) -> pg_sys::RelFileNode {
+        // SAFETY: the relation is open.
+        unsafe { (*self.0).rd_node }
+    }
+
+    #[cfg(not(feature = "pg15"))]
+    pub(super) fn locator(self) -> pg_sys::RelFileLocator {
+        // SAFETY: the relation is open.
+        unsafe { (*self.0).rd_locator }
+    }
+
+    pub fn block_count(self) -> BlockNumber {
+        // SAFETY: the relation is open.
+        unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.0, pg_sys::ForkNumber::MAIN_FORKNUM) }
+    }
+
+    /// The metric of the operator class, from its support function.
+    pub fn metric(self) -> Metric {
+        // SAFETY: the index has a first column, whose operator class has support function 1 (amvalidate; CREATE OPERATOR
+        // CLASS is for superusers), which takes nothing and returns int4.
+        let number = unsafe {
+            let info = pg_sys::index_getprocinfo(self.0, 1, 1);
+            pg_sys::FunctionCall0Coll(info, pg_sys::InvalidOid).value() as i32
+        };
+        match number {
+            1 => Metric::L2,
+            2 => Metric::InnerProduct,
+            3 => Metric::Cosine,
+            4 => Metric::L1,
+            other => raise(PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, format!("unknown metric {other}")),
+        }
+    }
+
+    /// Declared dimensions of the indexed column or expression; `None` if it has none.
+    pub fn declared_dimensions(self) -> Option<usize> {
+        // SAFETY: the index is open and has a first column.
+        let typmod = unsafe { (*tuple_attribute((*self.0).rd_att, 0)).atttypmod };
+        usize::try_from(typmod).ok().filter(|&d| d > 0)
+    }
+
+    /// Tells the free space map that a page may be taken.
+    pub fn record_free_page(self, block: BlockNumber) {
+        // SAFETY: the relation is open.
+        unsafe { pg_sys::RecordFreeIndexPage(self.0, block) };
+    }
+
+    /// Makes the free space map's upper levels tell of free pages.
+    pub fn vacuum_free_space_map(self) {
+        // SAFETY: the relation is open.
+        unsafe { pg_sys::IndexFreeSpaceMapVacuum(self.0) };
+    }
+
+    /// Adds a zero page and pins it.
+    pub(super) fn extend(self) -> (BlockNumber, pg_sys::Buffer) {
+        // SAFETY: the relation is open; the extension lock is held over the extension, as P_NEW asks.
+        unsafe {
+            let local = self.is_temporary();
+            if !local {
+                pg_sys::LockRelationForExtension(self.0, pg_sys::ExclusiveLock as i32);
+            }
+            let buffer = pg_sys::ReadBuffer(self.0, pg_sys::InvalidBlockNumber);
+            if !local {
+                pg_sys::UnlockRelationForExtension(self.0, pg_sys::ExclusiveLock as i32);
+            }
+            (pg_sys::BufferGetBlockNumber(buffer), buffer)
+        }
+    }
+
+    /// Appends a page to a relation that nobody else sees yet, without WAL: the builder logs the whole range at its end.
+    pub fn append_unlogged(self, page: &Page) -> BlockNumber {
+        let (block, buffer) = self.extend();
+        self.overwrite(buffer, page);
+        block
+    }
+
+    /// Replaces a page of a relation that nobody else sees yet, without WAL.
+    pub fn write_unlogged(self, block: BlockNumber, page: &Page) {
+        // SAFETY: the relation is open.
+        let buffer = unsafe { pg_sys::ReadBuffer(self.0, block) };
+        self.overwrite(buffer, page);
+    }
+
+    fn overwrite(self, buffer: pg_sys::Buffer, page: &Page) {
+        // SAFETY: the buffer is pinned; exclusively locked it may be written, then is marked dirty and let go.
+        unsafe {
+            pg_sys::LockBuffer(buffer, EXCLUSIVE);
+            let target = pg_sys::BufferGetPage(buffer).cast::<Page>();
+            init_page(&mut *target);
+            (*target).0[HEADER_SIZE..PAGE_SIZE].copy_from_slice(&page.0[HEADER_SIZE..]);
+            pg_sys::MarkBufferDirty(buffer);
+            pg_sys::UnlockReleaseBuffer(buffer);
+        }
+    }
+
+    /// Writes all pages to the WAL, if the relation needs WAL.
+    pub fn log_all_pages(self) {
+        // SAFETY: the relation is open; its pages are complete and nobody changes them.
+        unsafe {
+            if needs_wal(self.0) {
+                let blocks = self.block_count();
+                pg_sys::log_newpage_range(self.0, pg_sys::ForkNumber::MAIN_FORKNUM, 0, blocks, true);
+            }
+        }
+    }
+
+    /// Writes the init fork of an unlogged index: these pages, logged.
+    pub fn write_init_fork(self, pages: &[Box<Page>]) {
+        for page in pages {
+            // SAFETY: the relation is open and its init fork is ours alone while it is made; P_NEW needs no lock here, but
+            // takes it as everywhere. The page is logged in full before the lock goes.
+            unsafe {
+                pg_sys::LockRelationForExtension(self.0, pg_sys::ExclusiveLock as i32);
+                let buffer = pg_sys::ReadBufferExtended(
+                    self.0,
+                    pg_sys::ForkNumber::INIT_FORKNUM,
+                    pg_sys::InvalidBlockNumber,
+                    pg_sys::ReadBufferMode::RBM_NORMAL,
+                    std::ptr::null_mut(),
+                );
+                pg_sys::UnlockRelationForExtension(self.0, pg_sys::ExclusiveLock as i32);
+                pg_sys::LockBuffer(buffer, EXCLUSIVE);
+                let target = pg_sys::BufferGetPage(buffer).cast::<Page>();
+                let _critical = Critical::enter();
+                init_page(&mut *target);
+                (*target).0[HEADER_SIZE..PAGE_SIZE].copy_from_slice(&page.0[HEADER_SIZE..]);
+                pg_sys::MarkBufferDirty(buffer);
+                pg_sys::log_newpage_buffer(buffer, true);
+                drop(_critical);
+                pg_sys::UnlockReleaseBuffer(buffer);
+            }
+        }
+    }
+
+    /// Counts a scan in pg_stat_user_indexes.
+    pub fn count_scan(self) {
+        // SAFETY: the relation is open; the statistics entry is attached on demand, as pgstat_count_index_scan does.
+        unsafe {
+            let relation = &mut *self.0;
+            if relation.pgstat_info.is_null() && relation.pgstat_enabled {
+                pg_sys::pgstat_assoc_relation(self.0);
+            }
+            if let Some(info) = relation.pgstat_info.as_mut() {
+                #[cfg(feature = "pg15")]
+                {
+                    info.t_counts.t_numscans += 1;
+                }
+                #[cfg(not(feature = "pg15"))]
+                {
+                    info.counts.numscans += 1;
+                }
+            }
+        }
+    }
+}
+
+/// A critical section: an ERROR inside it would be a PANIC.
+struct Critical;
+
+impl Critical {
+    /// # Safety
+    /// What follows, until the drop, raises nothing and does not unwind.
+    unsafe fn enter() -> Self {
+        // SAFETY: a counter of this process's only thread that uses it.
+        unsafe { pg_sys::CritSectionCount += 1 };
+        Self
+    }
+}
+
+impl Drop for Critical {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::CritSectionCount -= 1 };
+    }
+}
+
+/// `RelationNeedsWAL`.
+///
+/// # Safety
+/// The relation is open.
+pub unsafe fn needs_wal(relation: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let r = &*relation;
+        let permanent = (*r.rd_rel).relpersistence == pg_sys::RELPERSISTENCE_PERMANENT as std::ffi::c_char;
+        #[cfg(feature = "pg15")]
+        let created = r.rd_createSubid == pg_sys::InvalidSubTransactionId
+            && r.rd_firstRelfilenodeSubid == pg_sys::InvalidSubTransactionId;
+        #[cfg(not(feature = "pg15"))]
+        let created = r.rd_createSubid == pg_sys::InvalidSubTransactionId
+            && r.rd_firstRelfilelocatorSubid == pg_sys::InvalidSubTransactionId;
+        permanent && (pg_sys::wal_level > pg_sys::WalLevel::WAL_LEVEL_MINIMAL as i32 || created)
+    }
+}
+
+/// An attribute of a tuple descriptor.
+///
+/// # Safety
+/// The descriptor has that many attributes.
+pub unsafe fn tuple_attribute(desc: pg_sys::TupleDesc, i: usize) -> *const pg_sys::FormData_pg_attribute {
+    #[cfg(not(feature = "pg18"))]
+    // SAFETY: the caller's promise.
+    return unsafe { (*desc).attrs.as_ptr().add(i) };
+    #[cfg(feature = "pg18")]
+    // SAFETY: the caller's promise.
+    return unsafe { pg_sys::TupleDescAttr(desc, i as i32) };
+}
+
+/// An index that an SQL function opened by its OID, with AccessShareLock until the end of the transaction.
+pub struct OpenIndex {
+    index: Index,
+    lock: i32,
+}
+
+impl OpenIndex {
+    /// Opens an index of our access method.
+    ///
+    /// # Errors
+    /// 42809 if it is something else, or partitioned.
+    pub fn open(oid: pg_sys::Oid) -> Self {
+        let lock = pg_sys::AccessShareLock as i32;
+        // SAFETY: raises an ERROR if there is no such relation.
+        let relation = unsafe { pg_sys::relation_open(oid, lock) };
+        // SAFETY: just opened.
+        let index = unsafe { Index::from_ptr(relation) };
+        let opened = Self { index, lock };
+        let kind = index.class().relkind as u8;
+        if kind == pg_sys::RELKIND_PARTITIONED_INDEX {
+            Fault::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{}\" is a partitioned index", index.name()))
+                .hint("Call the function for the index of each partition.")
+                .raise();
+        }
+        if kind != pg_sys::RELKIND_INDEX || index.class().relam != hybrid_am() {
+            let message = format!("\"{}\" is not a hybrid index", index.name());
+            raise(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, message);
+        }
+        opened
+    }
+
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
+    /// OID of the table.
+    pub fn table(&self) -> pg_sys::Oid {
+        // SAFETY: an index has a pg_index row.
+        unsafe { (*(*self.index.0).rd_index).indrelid }
+    }
+
+    /// Whether the index is valid and ready.
+    pub fn is_valid(&self) -> bool {
+        // SAFETY: an index has a pg_index row.
+        unsafe { (*(*self.index.0).rd_index).indisvalid }
+    }
+}
+
+impl Drop for OpenIndex {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened by us. The lock is kept to the end of the transaction.
+            unsafe { pg_sys::relation_close(self.index.0, 0) };
+        }
+        let _ = self.lock;
+    }
+}
+
+/// OID of the access method `hybrid`; invalid where the extension is not created.
+fn hybrid_am() -> pg_sys::Oid {
+    // SAFETY: a lookup by name that may fail.
+    unsafe { pg_sys::get_index_am_oid(c"hybrid".as_ptr(), true) }
+}
