@@ -59,6 +59,7 @@ pub struct Kernels {
     /// Exact integer inner product of two `sq8` codes, each value 0..=255.
     pub dot_u8: fn(&[u8], &[u8]) -> u64,
     /// Exact integer inner product of an `sq8` code with a 15-bit query: `sum(code[i] * (256 * hi[i] + lo[i]))`.
+    /// No `hi` is -128.
     pub dot_u8_i15: fn(&[u8], &[i8], &[i8]) -> i64,
     /// `sum(|query[i] - (offset + scale * code[i])|)`; arguments are code, scale, offset, query.
     pub l1_sq8: fn(&[u8], f32, f32, &[f32]) -> f32,
