@@ -1,6 +1,7 @@
 //! hybridvec: a `vector` type and the index access method `hybrid` for PostgreSQL.
 
 mod error;
+mod guc;
 mod pg;
 mod types;
 

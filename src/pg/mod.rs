@@ -1,8 +1,12 @@
 //! PostgreSQL behind safe names. Invariant: `unsafe` appears in this folder only, each block with its proof.
 
+pub mod arena;
 pub mod array;
 pub mod buffer;
 pub mod fmgr;
 pub mod relation;
+pub mod reloptions;
+pub mod settings;
+pub mod thread;
 pub mod unit;
 pub mod varlena;

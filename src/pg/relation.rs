@@ -140,9 +140,9 @@ impl Index {
         // SAFETY: the buffer is pinned; exclusively locked it may be written, then is marked dirty and let go.
         unsafe {
             pg_sys::LockBuffer(buffer, EXCLUSIVE);
-            let target = pg_sys::BufferGetPage(buffer).cast::<Page>();
-            init_page(&mut *target);
-            (*target).0[HEADER_SIZE..PAGE_SIZE].copy_from_slice(&page.0[HEADER_SIZE..]);
+            let target = &mut *pg_sys::BufferGetPage(buffer).cast::<Page>();
+            init_page(target);
+            target.0[HEADER_SIZE..PAGE_SIZE].copy_from_slice(&page.0[HEADER_SIZE..]);
             pg_sys::MarkBufferDirty(buffer);
             pg_sys::UnlockReleaseBuffer(buffer);
         }
@@ -175,13 +175,13 @@ impl Index {
                 );
                 pg_sys::UnlockRelationForExtension(self.0, pg_sys::ExclusiveLock as i32);
                 pg_sys::LockBuffer(buffer, EXCLUSIVE);
-                let target = pg_sys::BufferGetPage(buffer).cast::<Page>();
-                let _critical = Critical::enter();
-                init_page(&mut *target);
-                (*target).0[HEADER_SIZE..PAGE_SIZE].copy_from_slice(&page.0[HEADER_SIZE..]);
+                let target = &mut *pg_sys::BufferGetPage(buffer).cast::<Page>();
+                let critical = Critical::enter();
+                init_page(target);
+                target.0[HEADER_SIZE..PAGE_SIZE].copy_from_slice(&page.0[HEADER_SIZE..]);
                 pg_sys::MarkBufferDirty(buffer);
                 pg_sys::log_newpage_buffer(buffer, true);
-                drop(_critical);
+                drop(critical);
                 pg_sys::UnlockReleaseBuffer(buffer);
             }
         }
@@ -239,11 +239,9 @@ pub unsafe fn needs_wal(relation: pg_sys::Relation) -> bool {
         let r = &*relation;
         let permanent = (*r.rd_rel).relpersistence == pg_sys::RELPERSISTENCE_PERMANENT as std::ffi::c_char;
         #[cfg(feature = "pg15")]
-        let created = r.rd_createSubid == pg_sys::InvalidSubTransactionId
-            && r.rd_firstRelfilenodeSubid == pg_sys::InvalidSubTransactionId;
+        let created = r.rd_createSubid == 0 && r.rd_firstRelfilenodeSubid == 0;
         #[cfg(not(feature = "pg15"))]
-        let created = r.rd_createSubid == pg_sys::InvalidSubTransactionId
-            && r.rd_firstRelfilelocatorSubid == pg_sys::InvalidSubTransactionId;
+        let created = r.rd_createSubid == 0 && r.rd_firstRelfilelocatorSubid == 0;
         permanent && (pg_sys::wal_level > pg_sys::WalLevel::WAL_LEVEL_MINIMAL as i32 || created)
     }
 }
@@ -281,9 +279,12 @@ impl OpenIndex {
         let opened = Self { index, lock };
         let kind = index.class().relkind as u8;
         if kind == pg_sys::RELKIND_PARTITIONED_INDEX {
-            Fault::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{}\" is a partitioned index", index.name()))
-                .hint("Call the function for the index of each partition.")
-                .raise();
+            Fault::new(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("\"{}\" is a partitioned index", index.name()),
+            )
+            .hint("Call the function for the index of each partition.")
+            .raise();
         }
         if kind != pg_sys::RELKIND_INDEX || index.class().relam != hybrid_am() {
             let message = format!("\"{}\" is not a hybrid index", index.name());

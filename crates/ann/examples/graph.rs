@@ -4,7 +4,7 @@
 //! `queries.f32`, `gt_cos.i32` / `gt_l2.i32` and METRIC is `cos` or `l2`.
 
 use ann::distance::Metric;
-use ann::hnsw::build::{Graph, HeapArena};
+use ann::hnsw::build::{Graph, HeapArena, Stop};
 use ann::hnsw::layout::{Rows, write_segment};
 use ann::hnsw::probe::{Probe, normalize};
 use ann::hnsw::read::Segment;
@@ -47,7 +47,7 @@ fn main() {
         std::thread::sleep(Duration::from_millis(5));
         Ok(())
     };
-    graph.link_all(2, poll, &pool).expect("not cancelled");
+    graph.link_all((&pool, 2), &Stop::new(), poll).expect("not cancelled");
     println!("linked in {:?} on 2 threads", start.elapsed());
     let store = MemoryStore::new();
     let head = Head::new(0);

@@ -305,51 +305,58 @@ impl<A: Arena> Graph<A> {
         }
     }
 
-    /// Links all nodes on `threads` threads of the current rayon pool; the caller's thread only polls.
+    /// Links all nodes on `threads` threads of `pool`; the caller's thread only polls.
     ///
-    /// `poll` is called some hundred times a second with the number of nodes done, and stops the build by an error
-    /// or a panic.
+    /// `poll` is called again and again with the number of nodes done; it waits a little, and stops the build by an
+    /// error or a panic. Threads are joined however this returns.
     pub fn link_all(
         &self,
-        threads: usize,
-        poll: impl FnMut(usize) -> Result<()>,
-        pool: &rayon::ThreadPool,
+        (pool, threads): (&rayon::ThreadPool, usize),
+        stop: &Stop,
+        mut poll: impl FnMut(usize) -> Result<()>,
     ) -> Result<()> {
         let n = self.codes.len();
         // The first nodes see each other only when they come one by one.
         let alone = n.min(256);
         let mut scratch = Scratch::default();
         (0..alone).for_each(|node| self.insert(node as Node, &mut scratch));
-        let (next, done, cancel) = (AtomicUsize::new(alone), AtomicUsize::new(alone), AtomicBool::new(false));
-        let work = || {
-            let mut scratch = Scratch::default();
-            loop {
-                let start = next.fetch_add(64, Relaxed);
-                for node in start..(start + 64).min(n) {
-                    if cancel.load(Relaxed) {
-                        return;
-                    }
-                    self.insert(node as Node, &mut scratch);
-                    done.fetch_add(1, Relaxed);
-                }
-                if start >= n {
-                    return;
-                }
-            }
-        };
+        let (next, done) = (AtomicUsize::new(alone), AtomicUsize::new(alone));
+        stop.cancel.store(false, Relaxed);
         pool.in_place_scope(|scope| {
             // Set on unwind too: the scope joins its threads before the panic goes on.
-            let _cancel = CancelOnDrop(&cancel);
-            (0..threads).for_each(|_| scope.spawn(|_| work()));
-            Self::wait(&done, n, poll)
+            let _cancel = CancelOnDrop(&stop.cancel);
+            for _ in 0..threads {
+                let running = Running::new(stop);
+                let (next, done) = (&next, &done);
+                scope.spawn(move |_| {
+                    let _running = running;
+                    self.link_some(next, done, &stop.cancel);
+                });
+            }
+            // A thread that panics ends without its share; joining brings its panic here.
+            while done.load(Relaxed) < n && stop.running.load(Relaxed) > 0 {
+                poll(done.load(Relaxed))?;
+            }
+            Ok(())
         })
     }
 
-    fn wait(done: &AtomicUsize, n: usize, mut poll: impl FnMut(usize) -> Result<()>) -> Result<()> {
-        while done.load(Relaxed) < n {
-            poll(done.load(Relaxed))?;
+    /// Links nodes until none is left.
+    fn link_some(&self, next: &AtomicUsize, done: &AtomicUsize, cancel: &AtomicBool) {
+        let (n, mut scratch) = (self.codes.len(), Scratch::default());
+        loop {
+            let start = next.fetch_add(64, Relaxed);
+            if start >= n {
+                return;
+            }
+            for node in start..(start + 64).min(n) {
+                if cancel.load(Relaxed) {
+                    return;
+                }
+                self.insert(node as Node, &mut scratch);
+                done.fetch_add(1, Relaxed);
+            }
         }
-        Ok(())
     }
 
     #[inline]
@@ -494,6 +501,49 @@ impl<A: Arena> Graph<A> {
             links.remove(victim);
         }
         true
+    }
+}
+
+/// Stops a build's threads from outside.
+pub struct Stop {
+    cancel: AtomicBool,
+    running: AtomicUsize,
+}
+
+impl Stop {
+    pub const fn new() -> Self {
+        Self { cancel: AtomicBool::new(false), running: AtomicUsize::new(0) }
+    }
+
+    /// Tells the threads to stop and waits until they did, at most `patience`.
+    pub fn stop_and_wait(&self, patience: std::time::Duration) {
+        self.cancel.store(true, Relaxed);
+        let start = std::time::Instant::now();
+        while self.running.load(Acquire) > 0 && start.elapsed() < patience {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+/// Counts a thread that works.
+struct Running<'a>(&'a Stop);
+
+impl<'a> Running<'a> {
+    fn new(stop: &'a Stop) -> Self {
+        stop.running.fetch_add(1, Acquire);
+        Self(stop)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Release);
+    }
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

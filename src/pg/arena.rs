@@ -1,0 +1,180 @@
+//! Memory for index builds: ordinary memory up to a budget, then a temporary file that is mapped.
+//!
+//! What goes to the file stays one graph in one address space; the kernel writes pages back and drops them when
+//! memory is short, as it does with any temporary file. The file's blocks are allocated before they are mapped, so a
+//! full disk is an ERROR here and not a SIGBUS later.
+
+use crate::error::{Fault, raise};
+use ann::error::Result;
+use ann::hnsw::build::Arena;
+use memmap2::{MmapMut, MmapOptions};
+use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::CStr;
+use std::fs::File;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::AtomicU32;
+
+/// Memory of one build.
+pub struct BuildArena {
+    budget: usize,
+    used: usize,
+    spill: Option<Spill>,
+}
+
+/// A temporary file that PostgreSQL removes at the end of the transaction.
+struct Spill {
+    file: File,
+    len: u64,
+}
+
+impl BuildArena {
+    /// `budget`: bytes of ordinary memory.
+    pub fn new(budget: usize) -> Self {
+        Self { budget, used: 0, spill: None }
+    }
+
+    /// Bytes that went to the file.
+    pub fn spilled(&self) -> u64 {
+        self.spill.as_ref().map_or(0, |s| s.len)
+    }
+
+    /// Forgets what was used: everything from this arena was dropped.
+    pub fn reset(&mut self) {
+        self.used = 0;
+        self.spill = None;
+    }
+
+    fn fits(&mut self, len: usize) -> bool {
+        let fits = len <= self.budget.saturating_sub(self.used);
+        self.used += if fits { len } else { 0 };
+        fits
+    }
+
+    fn map(&mut self, len: usize) -> MmapMut {
+        let spill = self.spill.get_or_insert_with(Spill::create);
+        spill.map(len)
+    }
+}
+
+impl Spill {
+    fn create() -> Self {
+        // SAFETY: makes a file that PostgreSQL closes and removes with the transaction; its path is copied at once.
+        let path = unsafe {
+            let file = pg_sys::OpenTemporaryFile(false);
+            CStr::from_ptr(pg_sys::FilePathName(file)).to_string_lossy().into_owned()
+        };
+        let open = File::options().read(true).write(true).open(&path);
+        let file = open.unwrap_or_else(|error| {
+            raise(PgSqlErrorCode::ERRCODE_IO_ERROR, format!("could not open temporary file \"{path}\": {error}"))
+        });
+        Self { file, len: 0 }
+    }
+
+    fn map(&mut self, len: usize) -> MmapMut {
+        let page = 4096;
+        let len = len.next_multiple_of(page);
+        self.check_limit(len as u64);
+        // SAFETY: the descriptor is open.
+        let code = unsafe { libc::posix_fallocate(self.file.as_raw_fd(), self.len as i64, len as i64) };
+        if code != 0 {
+            let error = std::io::Error::from_raw_os_error(code);
+            Fault::new(PgSqlErrorCode::ERRCODE_DISK_FULL, format!("could not extend temporary file: {error}"))
+                .hint("Raise maintenance_work_mem, or free space where temp_tablespaces are.")
+                .raise();
+        }
+        // SAFETY: the file is ours alone (made by OpenTemporaryFile, opened by nobody else) and its blocks are allocated.
+        let mapped = unsafe { MmapOptions::new().offset(self.len).len(len).map_mut(&self.file) };
+        self.len += len as u64;
+        mapped.unwrap_or_else(|error| {
+            raise(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("could not map temporary file: {error}"))
+        })
+    }
+
+    fn check_limit(&self, len: u64) {
+        // SAFETY: a setting, read by the main thread.
+        let limit = unsafe { pg_sys::temp_file_limit };
+        if limit >= 0 && self.len + len > limit as u64 * 1024 {
+            let message = format!("temporary file size exceeds temp_file_limit ({limit}kB)");
+            raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message);
+        }
+    }
+}
+
+/// Bytes in memory or in the file.
+pub enum Bytes {
+    Memory(Vec<u8>),
+    Mapped(MmapMut),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Memory(bytes) => bytes,
+            Self::Mapped(map) => map,
+        }
+    }
+}
+
+impl DerefMut for Bytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Memory(bytes) => bytes,
+            Self::Mapped(map) => map,
+        }
+    }
+}
+
+/// Shared words in memory or in the file.
+pub enum Words {
+    Memory(Vec<AtomicU32>),
+    Mapped(MmapMut),
+}
+
+impl Deref for Words {
+    type Target = [AtomicU32];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU32] {
+        match self {
+            Self::Memory(words) => words,
+            // SAFETY: a map is page-aligned and holds whole words of any content; it is only ever reached as atomics.
+            Self::Mapped(map) => unsafe { std::slice::from_raw_parts(map.as_ptr().cast(), map.len() / 4) },
+        }
+    }
+}
+
+fn reserve<T>(len: usize) -> Vec<T> {
+    let mut memory = Vec::new();
+    if memory.try_reserve_exact(len).is_err() {
+        let bytes = len * size_of::<T>();
+        raise(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("out of memory: {bytes} bytes for an index build"));
+    }
+    memory
+}
+
+impl Arena for BuildArena {
+    type Bytes = Bytes;
+    type Words = Words;
+
+    fn bytes(&mut self, len: usize) -> Result<Bytes> {
+        if !self.fits(len) {
+            return Ok(Bytes::Mapped(self.map(len)));
+        }
+        let mut memory = reserve(len);
+        memory.resize(len, 0);
+        Ok(Bytes::Memory(memory))
+    }
+
+    fn words(&mut self, len: usize) -> Result<Words> {
+        if !self.fits(len * 4) {
+            return Ok(Words::Mapped(self.map(len * 4)));
+        }
+        let mut memory = reserve(len);
+        memory.resize_with(len, || AtomicU32::new(0));
+        Ok(Words::Memory(memory))
+    }
+}

@@ -1,0 +1,95 @@
+//! Threads of an index build. They see Rust-owned memory only and never call PostgreSQL.
+
+use crate::error::raise;
+use ann::hnsw::build::Stop;
+use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+use std::mem::MaybeUninit;
+use std::sync::Once;
+use std::time::Duration;
+
+/// What stops the threads of this backend's build. Static: an exiting backend (FATAL does not unwind) stops them too.
+static STOP: Stop = Stop::new();
+static AT_EXIT: Once = Once::new();
+
+/// Threads for one build, joined when it is dropped.
+pub struct Pool {
+    pool: rayon::ThreadPool,
+    threads: usize,
+}
+
+impl Pool {
+    /// A pool of `1 + max_parallel_maintenance_workers` threads, no more than there are processors.
+    pub fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+        // SAFETY: a setting, read by the main thread.
+        let workers = unsafe { pg_sys::max_parallel_maintenance_workers };
+        let threads = (1 + usize::try_from(workers).unwrap_or(0)).min(processors);
+        AT_EXIT.call_once(|| {
+            // SAFETY: registers a callback that lives as long as the library, which is never unloaded.
+            unsafe { pg_sys::before_shmem_exit(Some(stop_threads), pg_sys::Datum::from(0)) };
+        });
+        let masked = SignalMask::block_all();
+        let built = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("hybridvec build {i}"))
+            .build();
+        drop(masked);
+        let pool = built.unwrap_or_else(|error| {
+            raise(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start threads: {error}"))
+        });
+        Self { pool, threads }
+    }
+
+    pub fn rayon(&self) -> &rayon::ThreadPool {
+        &self.pool
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    pub fn stop(&self) -> &'static Stop {
+        &STOP
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn stop_threads(_code: i32, _arg: pg_sys::Datum) {
+    // A thread looks at the flag after each element, which takes well under a millisecond.
+    STOP.stop_and_wait(Duration::from_secs(2));
+}
+
+/// All signals blocked in this thread, so in the threads it starts, until dropped.
+struct SignalMask(libc::sigset_t);
+
+impl SignalMask {
+    fn block_all() -> Self {
+        let (mut all, mut old) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        // SAFETY: both sets are written before they are read.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), old.as_mut_ptr());
+            Self(old.assume_init())
+        }
+    }
+}
+
+impl Drop for SignalMask {
+    fn drop(&mut self) {
+        // SAFETY: the mask that was in force before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// Sleeps some milliseconds, or less if something happened, and lets a cancel happen.
+pub fn wait_a_moment() {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: the latch of this process; only the main thread comes here.
+    unsafe {
+        let happened = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 5, pg_sys::PG_WAIT_EXTENSION);
+        if happened & pg_sys::WL_LATCH_SET as i32 != 0 {
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
+    }
+    pgrx::check_for_interrupts!();
+}
