@@ -217,9 +217,6 @@ pub struct ArrayBuf<T: Element> {
 
 impl<T: Element> ArrayBuf<T> {
     /// All zeros.
-    ///
-    /// # Errors
-    /// Raises 54000 if palloc refuses that much memory.
     pub fn zeroed(len: usize) -> Self {
         let size = HEADER_LEN + len * mem::size_of::<T>();
         // SAFETY: palloc0 returns non-null, MAXALIGNed memory of that size, or raises.

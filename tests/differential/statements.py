@@ -185,7 +185,7 @@ def catalog():
 
 
 def generated(rng, count):
-    makers = [literal, noise, number_forms, float_bits, double_text, distance, distance, pair, array]
+    makers = [literal, noise, number_forms, hexadecimal, float_bits, double_text, distance, distance, pair, array]
     return [rng.choice(makers)(rng) for _ in range(count)]
 
 
@@ -209,6 +209,13 @@ def number_forms(rng):
         numbers.append(number + rng.choice(["", "", f"e{rng.choice(['', '-', '+'])}{digits(1, 2)}"]))
     good = [number for number in numbers if any(letter.isdigit() for letter in number.split("e")[0])] or ["0"]
     return Case(f"SELECT v, vector_send(v) FROM (SELECT {quote('[' + ','.join(good) + ']')}::vector v) s")
+
+
+def hexadecimal(rng):
+    digits = lambda low, high: "".join(rng.choice("0123456789abcdefABCDEF" + "0" * 20) for _ in range(rng.randint(low, high)))
+    number = lambda: rng.choice(["", "-"]) + "0x" + digits(1, 20) + rng.choice([".", "." + digits(1, 20), ""])
+    numbers = [number() + rng.choice(["", f"p{rng.randint(-170, 40)}", f"P+{rng.randint(0, 40)}"]) for _ in range(4)]
+    return Case(f"SELECT v, vector_send(v) FROM (SELECT {quote('[' + ','.join(numbers) + ']')}::vector v) s")
 
 
 def float_bits(rng):
