@@ -93,7 +93,7 @@ impl ArrayRef<'_> {
             return None;
         }
         let data = self.data_of(self.len() * mem::size_of::<T>());
-        // SAFETY: `data_of` has checked the length; array data is aligned for its elements, and `T` is the element type.
+        // SAFETY: `data_of` has checked the length, array data is aligned for its elements, and `T` is their type.
         Some(unsafe { slice::from_raw_parts(data.cast::<T>(), self.len()) })
     }
 
@@ -217,9 +217,6 @@ pub struct ArrayBuf<T: Element> {
 
 impl<T: Element> ArrayBuf<T> {
     /// All zeros.
-    ///
-    /// # Errors
-    /// Raises 54000 if palloc refuses that much memory.
     pub fn zeroed(len: usize) -> Self {
         let size = HEADER_LEN + len * mem::size_of::<T>();
         // SAFETY: palloc0 returns non-null, MAXALIGNed memory of that size, or raises.

@@ -9,7 +9,7 @@ use std::{mem, slice};
 /// Lets a type stand in the signature of a `#[pg_extern(sql = false)]` function.
 macro_rules! sql_type {
     ($rust:ty, $sql:literal) => {
-        // SAFETY: the name is the SQL type that the conversions of the Rust type are for; sql/*.sql declares the functions.
+        // SAFETY: the name is the SQL type that the conversions are for; sql/*.sql declares the functions.
         unsafe impl pgrx::pgrx_sql_entity_graph::metadata::SqlTranslatable for $rust {
             const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!($rust);
             const TYPE_ORIGIN: pgrx::pgrx_sql_entity_graph::metadata::TypeOrigin =
@@ -71,7 +71,7 @@ impl BitBuf {
         let bytes = count.div_ceil(8);
         // SAFETY: palloc0 returns non-null memory of that size, or raises.
         let varbit = unsafe { NonNull::new_unchecked(pg_sys::palloc0(HEADER + bytes).cast::<i32>()) };
-        // SAFETY: the memory was just allocated: the header of a varbit (varlena header, number of bits), then `bytes` zeros.
+        // SAFETY: the memory was just allocated: a varbit's header (length, number of bits), then `bytes` zeros.
         let data = unsafe {
             pgrx::set_varsize_4b(varbit.as_ptr().cast(), (HEADER + bytes) as i32);
             *varbit.as_ptr().add(1) = count as i32;

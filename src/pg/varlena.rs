@@ -114,7 +114,7 @@ unsafe fn short_elements<'a>(varlena: *mut pg_sys::varlena) -> Elements<'a> {
     // SAFETY: at least `DIM_LEN` bytes, as just checked; any alignment.
     let dim = checked_dim(unsafe { data.cast::<i16>().read_unaligned() }, len - DIM_LEN);
     let mut values = [0.0; MAX_SHORT];
-    // SAFETY: `checked_dim` has compared `dim` with the bytes there, and a 1-byte header has at most `MAX_SHORT` elements.
+    // SAFETY: `checked_dim` has compared `dim` with the bytes there, of which a 1-byte header has at most 126.
     unsafe { ptr::copy_nonoverlapping(data.add(DIM_LEN), values.as_mut_ptr().cast::<u8>(), dim * 4) };
     Elements::Short { dim, values }
 }

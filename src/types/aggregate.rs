@@ -57,7 +57,7 @@ fn vector_avg(state: ArrayRef<'_>) -> Option<VectorBuf> {
 
 /// Adds to the count and to each sum.
 fn add(state: ArrayRef<'_>, count: f64, terms: impl Iterator<Item = f64>, in_aggregate: InAggregate) -> ArrayBuf<f64> {
-    let mut state = state.into_state::<f64>(in_aggregate).unwrap_or_else(|| raise_not_a_state("vector_accum"));
+    let mut state = state.into_state::<f64>(in_aggregate).expect("`parts` has checked the element type");
     for (sum, term) in state.as_mut_slice().iter_mut().zip(std::iter::once(count).chain(terms)) {
         *sum += term;
         if sum.is_infinite() {

@@ -86,8 +86,7 @@ fn binary_quantize(vector: VectorRef<'_>) -> BitBuf {
     BitBuf::from_bits(vector.as_slice().iter().map(|&x| x > 0.0))
 }
 
-/// Counts from 1 and, as `substring`, keeps what of the range lies within the vector, except that a start below 1 moves the
-/// start only and keeps the end.
+/// Counts from 1 and keeps what of the range lies within the vector, as `substring` does.
 #[pg_extern(sql = false)]
 fn subvector(vector: VectorRef<'_>, start: i32, count: i32) -> VectorBuf {
     let dim = vector.dim() as i64;

@@ -1,7 +1,7 @@
 //! The text form `[1,2,3]` and the binary form of the `vector` type, and the rules that every vector obeys.
 //!
-//! Owns: what is a well-formed vector and how each fault is worded. Knows nothing of PostgreSQL, so that all of it can be
-//! tested and fuzzed without a server.
+//! Owns: what is a well-formed vector and how each fault is worded. Knows nothing of PostgreSQL, so that all of it can
+//! be tested and fuzzed without a server.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! One floating-point number, read as C's `strtof` reads it: the longest prefix that is a number, rounded once.
 //!
-//! Accepts decimal and hexadecimal numbers, `inf`, `infinity` and `nan`, each with an optional sign. White space before the
-//! number is the caller's business.
+//! Accepts decimal and hexadecimal numbers, `inf`, `infinity` and `nan`, each with an optional sign. White space before
+//! the number is the caller's business.
 
 /// A number and where it ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,8 +129,8 @@ fn is_hexadecimal(input: &[u8]) -> bool {
     matches!(input.get(1), Some(b'x' | b'X')) && (digit_at(2) || (input.get(2) == Some(&b'.') && digit_at(3)))
 }
 
-/// Keeps the leading bits and, in the lowest of them, whether any later bit was set; an `f64` with 52 such bits then rounds
-/// to the `f32` that the whole number would round to.
+/// Keeps the leading bits and, in the lowest of them, whether any later bit was set; an `f64` with 52 such bits then
+/// rounds to the `f32` that the whole number would round to.
 fn hexadecimal(input: &[u8]) -> Number {
     const FULL: u64 = 1 << 48;
     let (mut mantissa, mut exponent, mut sticky, mut len) = (0_u64, 0_i64, false, 2);

@@ -31,8 +31,8 @@ pub fn parse(literal: &[u8], expected: Option<i32>) -> Result<Vec<f32>, Error> {
 
 /// The text form of `values`; `write` puts the shortest decimal form of a number in the buffer and returns its length.
 ///
-/// The writer is a parameter because PostgreSQL's own (which the server side passes) differs from every crate's in notation
-/// and, at some powers of two, in the last digit.
+/// The writer is a parameter because PostgreSQL's own (which the server side passes) differs from every crate's in
+/// notation and, at some powers of two, in the last digit.
 pub fn format(values: &[f32], write: impl Fn(f32, &mut [u8; MAX_NUMBER_LEN + 1]) -> usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(values.len() * (MAX_NUMBER_LEN + 1) + 2);
     let mut buffer = [0; MAX_NUMBER_LEN + 1];
