@@ -1,0 +1,1 @@
+CREATE INDEX items_embedding_idx ON items USING hybrid (embedding vector_cosine_ops);

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Semantic search on real texts, in a private server made anew. Needs 'make install'.
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+use_postgres
+
+SHOWN=5 # queries to print, of 20
+MIN_RECALL=0.95
+sql() { psql -X -q -v ON_ERROR_STOP=1 -d demo "$@"; }
+value() { sql -At "$@"; }
+seconds_since() { awk -v from="$1" -v to="$EPOCHREALTIME" 'BEGIN { printf "%.1f s", to - from }'; }
+title() { printf '\n%s%s%s\n' "$BOLD" "$*" "$PLAIN"; }
+
+start_server() {
+    say "starting a private PostgreSQL $PG_MAJOR server"
+    "$REPO/scripts/cluster.sh" fresh demo fsync=off max_wal_size=1GB
+    eval "$("$REPO/scripts/cluster.sh" env demo)"
+    createdb demo
+}
+
+load() {
+    local from=$EPOCHREALTIME
+    sql -f "$REPO/demo/tables.sql"
+    python3 "$REPO/demo/load.py" items | sql -c 'COPY items FROM STDIN (FORMAT binary)'
+    python3 "$REPO/demo/load.py" queries | sql -c 'COPY queries FROM STDIN (FORMAT binary)'
+    sql -c 'VACUUM ANALYZE items' -c 'ANALYZE queries'
+    say "loaded $(value -c 'SELECT count(*) FROM items') texts with embeddings of 384 numbers in $(seconds_since "$from")"
+}
+
+build_index() {
+    local from=$EPOCHREALTIME
+    sql -f "$REPO/demo/index.sql"
+    say "$(tr -d ';' <"$REPO/demo/index.sql")"
+    say "built in $(seconds_since "$from"), $(value -c "SELECT pg_size_pretty(pg_relation_size('items_embedding_idx'))")"
+}
+
+search() {
+    local query
+    for ((query = 1; query <= SHOWN; query++)); do
+        title "What is nearest to:  $(value -c "SELECT left(text, 90) FROM queries WHERE id = $query")"
+        sql -At -F $'\t' -v query="$query" -f "$REPO/demo/search.sql" |
+            while IFS=$'\t' read -r distance category text; do
+                printf '  %s%s  %-10s%s %s\n' "$DIM" "$distance" "$category" "$PLAIN" "${text:0:95}"
+            done
+    done
+}
+
+check_plan() {
+    local plan
+    plan=$(value -f "$REPO/demo/plan.sql")
+    title "The plan"
+    printf '  %s\n' "${plan//$'\n'/$'\n'  }"
+    grep -q 'Index Scan using items_embedding_idx' <<<"$plan" || die "the planner did not use the index"
+}
+
+check_recall() {
+    local recall
+    recall=$(value -f "$REPO/demo/recall.sql")
+    title "Recall"
+    echo "  the index finds $recall of the 10 true nearest of each of $(value -c 'SELECT count(*) FROM queries') queries (1 = all; compared with an exact scan)"
+    if [[ $(value -c "SELECT to_regproc('hybrid_recall') IS NOT NULL") == t ]]; then
+        echo "  and by hybrid_recall('items_embedding_idx'):"
+        sql -x -P border=0 -c "SELECT * FROM hybrid_recall('items_embedding_idx')" | sed -n 's/^\([a-z]\)/    \1/p'
+    fi
+    awk -v have="$recall" -v need="$MIN_RECALL" 'BEGIN { exit !(have >= need) }' ||
+        die "recall $recall is below $MIN_RECALL"
+}
+
+start_server
+load
+build_index
+search
+check_plan
+check_recall
+
+title "The server is still running"
+echo "  make psql    connect to it (tables: items, queries)"
+echo "  make stop    stop it"
