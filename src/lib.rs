@@ -1,5 +1,6 @@
 //! hybridvec: a `vector` type and the index access method `hybrid` for PostgreSQL.
 
+mod am;
 mod error;
 mod guc;
 mod pg;
@@ -8,6 +9,12 @@ mod types;
 use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
+
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    pg::reloptions::register();
+    guc::register();
+}
 
 /// Version of the library, which may be newer than the extension's SQL.
 #[pg_extern(immutable, parallel_safe)]

@@ -2,10 +2,12 @@
 
 use super::buffer::EXCLUSIVE;
 use super::unit::init_page;
+use super::varlena::VectorRef;
 use crate::error::{Fault, raise};
 use ann::distance::Metric;
 use ann::page::{BlockNumber, HEADER_SIZE, PAGE_SIZE, Page};
-use pgrx::{PgSqlErrorCode, pg_sys};
+use ann::shape::HeapTid;
+use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 use std::ffi::CStr;
 
 /// An index that is open and locked by somebody: an access method callback's caller, or an [`OpenIndex`].
@@ -324,4 +326,118 @@ impl Drop for OpenIndex {
 fn hybrid_am() -> pg_sys::Oid {
     // SAFETY: a lookup by name that may fail.
     unsafe { pg_sys::get_index_am_oid(c"hybrid".as_ptr(), true) }
+}
+
+/// A heap TID from PostgreSQL's form.
+pub fn tid_from(pointer: &pg_sys::ItemPointerData) -> HeapTid {
+    let block = u32::from(pointer.ip_blkid.bi_hi) << 16 | u32::from(pointer.ip_blkid.bi_lo);
+    HeapTid { block, offset: pointer.ip_posid }
+}
+
+/// A heap TID in PostgreSQL's form.
+pub fn tid_into(tid: HeapTid, pointer: &mut pg_sys::ItemPointerData) {
+    pointer.ip_blkid = pg_sys::BlockIdData { bi_hi: (tid.block >> 16) as u16, bi_lo: tid.block as u16 };
+    pointer.ip_posid = tid.offset;
+}
+
+/// A table that is open.
+pub struct OpenTable {
+    relation: pg_sys::Relation,
+    owned: bool,
+}
+
+/// What a build scan calls for each row: heap TID and vector.
+type RowVisitor<'a> = &'a mut dyn FnMut(HeapTid, &[f32]);
+
+struct BuildScan<'a> {
+    visit: RowVisitor<'a>,
+    context: pg_sys::MemoryContext,
+}
+
+impl OpenTable {
+    /// # Safety
+    /// `relation` is an open table that stays open while the value is used.
+    pub unsafe fn borrowed(relation: pg_sys::Relation) -> Self {
+        Self { relation, owned: false }
+    }
+
+    /// Opens the table with AccessShareLock, kept to the end of the transaction.
+    pub fn open(oid: pg_sys::Oid) -> Self {
+        // SAFETY: raises an ERROR if there is no such table.
+        Self { relation: unsafe { pg_sys::table_open(oid, pg_sys::AccessShareLock as i32) }, owned: true }
+    }
+
+    /// Shows the rows that an index build must index, NULL vectors left out. Returns how many rows the table has.
+    pub fn build_scan(&self, index: Index, info: *mut pg_sys::IndexInfo, visit: RowVisitor) -> f64 {
+        // SAFETY: both relations are open, `info` describes the index; the callback gets the state passed here.
+        unsafe {
+            let context = pg_sys::AllocSetContextCreateExtended(
+                pg_sys::CurrentMemoryContext,
+                c"hybrid index row".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            );
+            let mut scan = BuildScan { visit, context };
+            let state = (&raw mut scan).cast();
+            let null = std::ptr::null_mut();
+            let rows = pg_sys::table_index_build_scan(
+                self.relation,
+                index.as_ptr(),
+                info,
+                true,
+                true,
+                Some(build_row),
+                state,
+                null,
+            );
+            pg_sys::MemoryContextDelete(context);
+            rows
+        }
+    }
+
+    /// Shows the rows that the current snapshot sees and the index should have, by the TIDs that it has them under.
+    pub fn visible_rows(&self, index: Index, visit: RowVisitor) {
+        // SAFETY: the index is open. A concurrent build's scan uses an MVCC snapshot, which is what is wanted.
+        let info = unsafe {
+            let info = pg_sys::BuildIndexInfo(index.as_ptr());
+            (*info).ii_Concurrent = true;
+            info
+        };
+        self.build_scan(index, info, visit);
+    }
+}
+
+impl Drop for OpenTable {
+    fn drop(&mut self) {
+        if self.owned && !std::thread::panicking() {
+            // SAFETY: opened by us.
+            unsafe { pg_sys::table_close(self.relation, 0) };
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn build_row(
+    _index: pg_sys::Relation,
+    tid: pg_sys::ItemPointer,
+    values: *mut pg_sys::Datum,
+    isnull: *mut bool,
+    _alive: bool,
+    state: *mut std::ffi::c_void,
+) {
+    // SAFETY: `build_scan` passes its state, PostgreSQL a row of the index's columns, the first of type `vector`.
+    unsafe {
+        if *isnull {
+            return;
+        }
+        let scan = &mut *state.cast::<BuildScan>();
+        let old = pg_sys::MemoryContextSwitchTo(scan.context);
+        {
+            let vector = VectorRef::from_datum(*values);
+            (scan.visit)(tid_from(&*tid), vector.as_slice());
+        }
+        pg_sys::MemoryContextSwitchTo(old);
+        pg_sys::MemoryContextReset(scan.context);
+    }
 }

@@ -1,0 +1,60 @@
+//! The access method `hybrid`: one file per concern of the interface.
+
+pub mod build;
+pub mod cost;
+pub mod insert;
+mod metric;
+pub mod scan;
+pub mod vacuum;
+
+use crate::error::Fault;
+use crate::pg::relation::Index;
+use ann::error::Error;
+use pgrx::PgSqlErrorCode;
+
+pgrx::extension_sql_file!(
+    "../../sql/access_method.sql",
+    name = "access_method",
+    requires = [
+        "operators",
+        crate::pg::handler::hybrid_handler,
+        metric::hybrid_metric_l2,
+        metric::hybrid_metric_ip,
+        metric::hybrid_metric_cosine,
+        metric::hybrid_metric_l1
+    ]
+);
+
+/// Unwraps, or raises what went wrong with the index.
+pub(crate) fn or_raise<T>(index: Index, result: ann::error::Result<T>) -> T {
+    result.unwrap_or_else(|error| raise_for(index, &error))
+}
+
+#[cold]
+fn raise_for(index: Index, error: &Error) -> ! {
+    let name = index.name();
+    match error {
+        Error::Corrupt { .. } => {
+            Fault::new(PgSqlErrorCode::ERRCODE_INDEX_CORRUPTED, format!("index \"{name}\" is damaged: {error}"))
+                .hint(format!("REINDEX INDEX \"{name}\" builds it anew from the table."))
+                .raise()
+        }
+        Error::TooNew { .. } => {
+            Fault::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, format!("index \"{name}\": {error}"))
+                .hint("Install the newer hybridvec library, or REINDEX with this one.")
+                .raise()
+        }
+        Error::Full | Error::Limit(_) => {
+            Fault::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, format!("index \"{name}\": {error}")).raise()
+        }
+        Error::Stopped => Fault::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "index build was stopped").raise(),
+    }
+}
+
+/// Refuses a vector of other dimensions than the index has.
+pub(crate) fn check_dimensions(expected: usize, found: usize) {
+    if expected != found {
+        let message = format!("expected {expected} dimensions, not {found}");
+        Fault::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, message).raise();
+    }
+}

@@ -1,0 +1,106 @@
+//! Scans: `ORDER BY vector <-> query`, as many rows as the executor asks for.
+
+use super::{check_dimensions, or_raise};
+use crate::guc;
+use crate::pg::buffer::IndexStore;
+use crate::pg::relation::Index;
+use crate::pg::reloptions::Options;
+use crate::pg::settings::hash_memory;
+use ann::hnsw::probe::{Probe, normalize};
+use ann::hnsw::scan::{Limits, Scan};
+use ann::index::Directory;
+use ann::shape::{HeapTid, Shape};
+
+/// What is known of a row's distance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Distance {
+    /// The executor computes it and puts rows in order.
+    AtLeast(f64),
+    /// Cosine distance to a zero vector.
+    NotANumber,
+    /// Distance to NULL.
+    Null,
+}
+
+pub struct Row {
+    pub tid: HeapTid,
+    pub distance: Distance,
+}
+
+/// What a scan is asked for.
+enum Query {
+    Null,
+    Vector(Vec<f32>),
+}
+
+/// A scan that runs.
+struct Running {
+    store: IndexStore,
+    shape: Shape,
+    scan: Scan,
+    /// Distance of all rows, where it is the same.
+    constant: Option<Distance>,
+}
+
+/// State of an index scan between calls.
+pub struct ScanState {
+    index: Index,
+    query: Query,
+    running: Option<Running>,
+}
+
+impl ScanState {
+    pub fn new(index: Index) -> Self {
+        Self { index, query: Query::Null, running: None }
+    }
+
+    /// Starts over with a query; `None` is SQL's NULL.
+    pub fn restart(&mut self, query: Option<&[f32]>) {
+        self.running = None;
+        self.query = query.map_or(Query::Null, |q| Query::Vector(q.to_vec()));
+    }
+
+    pub fn finish(&mut self) {
+        self.running = None;
+    }
+
+    /// The next row.
+    pub fn next(&mut self) -> Option<Row> {
+        let index = self.index;
+        let running = self.running.get_or_insert_with(|| start(index, &self.query));
+        let hit = or_raise(index, running.scan.next(&running.store, &running.shape))?;
+        Some(Row { tid: hit.tid, distance: running.constant.unwrap_or(Distance::AtLeast(hit.bound)) })
+    }
+}
+
+fn start(index: Index, query: &Query) -> Running {
+    index.count_scan();
+    let store = IndexStore::new(index);
+    let (meta, directory) = or_raise(index, Directory::read(&store));
+    let (metric, dimensions) = (meta.parameters.metric, meta.parameters.dimensions);
+    let (probe, constant) = match query {
+        Query::Null => (None, Some(Distance::Null)),
+        Query::Vector(vector) => {
+            check_query(dimensions, vector.len());
+            match normalize(metric, vector) {
+                Some(vector) => (Some(Probe::new(metric, &vector)), None),
+                None => (None, Some(Distance::NotANumber)),
+            }
+        }
+    };
+    let limits = Limits {
+        ef_search: guc::ef_search(Options::of(index).ef_search),
+        memory: hash_memory(),
+        max_tuples: guc::max_scan_tuples(),
+    };
+    Running { store, shape: meta.parameters.shape(), scan: Scan::new(probe, &directory.segments, limits), constant }
+}
+
+/// The error that the operator would raise.
+fn check_query(dimensions: usize, found: usize) {
+    if dimensions != found {
+        let message = format!("different vector dimensions {dimensions} and {found}");
+        crate::error::raise(pgrx::PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, message);
+    }
+    check_dimensions(dimensions, found);
+}

@@ -1,0 +1,49 @@
+//! VACUUM: heap TIDs of dead rows leave the index; pages that nobody uses become free.
+
+use super::or_raise;
+use crate::pg::buffer::IndexStore;
+use crate::pg::relation::Index;
+use ann::hnsw::read::Segment;
+use ann::hnsw::sweep::Swept;
+use ann::index::Directory;
+use ann::page::{Kind, META_BLOCK, PageStore};
+use ann::shape::HeapTid;
+
+/// Removes the heap TIDs that `dead` names from all segments.
+pub fn bulk_delete(index: Index, mut dead: impl FnMut(HeapTid) -> bool, mut delay: impl FnMut()) -> Swept {
+    let store = IndexStore::new(index);
+    let (meta, directory) = or_raise(index, Directory::read(&store));
+    let shape = meta.parameters.shape();
+    let mut total = Swept::default();
+    for entry in &directory.segments {
+        let segment = Segment { store: &store, shape: &shape, id: entry.id, head: entry.head };
+        let swept = or_raise(index, segment.vacuum(&mut dead, &mut delay));
+        total.removed += swept.removed;
+        total.live += swept.live;
+        total.routers += swept.routers;
+    }
+    total
+}
+
+/// Tells the free space map of pages that a crash left zero or that were given up; how many. Only where vacuum has
+/// been through the index anyway.
+pub fn clean_up(index: Index, swept_before: bool, mut delay: impl FnMut()) -> u32 {
+    if !swept_before {
+        return 0;
+    }
+    let store = IndexStore::new(index);
+    let mut free = 0;
+    for block in META_BLOCK + 1..store.block_count() {
+        delay();
+        let unused = store.read(block, |page| match page.tag() {
+            Some(tag) => tag.kind == Kind::Free,
+            None => page.is_zero(),
+        });
+        if or_raise(index, unused) {
+            index.record_free_page(block);
+            free += 1;
+        }
+    }
+    index.vacuum_free_space_map();
+    free
+}
