@@ -54,7 +54,7 @@ pub fn estimate(facts: &Facts, tuples: f64, pages: f64, prices: &Prices) -> Esti
     let steps = facts.ef_search as f64 + levels;
     let ranked = (steps * 2.0 * facts.m as f64 * FRESH * facts.segments as f64).min(tuples);
     // Pages of a search that are read and not found in memory: never more than there are, and few of those ranked.
-    let read = (ranked / 16.0).min(pages.max(1.0));
+    let read = (ranked / 64.0).min(pages.max(1.0));
     let startup = ranked * per_rank + read * prices.random_page;
     let share = (ranked / tuples).min(1.0);
     let rest = (tuples - ranked * share).max(0.0) * (per_rank + prices.index_tuple) + pages * prices.random_page;

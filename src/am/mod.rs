@@ -12,18 +12,7 @@ use crate::pg::relation::Index;
 use ann::error::Error;
 use pgrx::PgSqlErrorCode;
 
-pgrx::extension_sql_file!(
-    "../../sql/access_method.sql",
-    name = "access_method",
-    requires = [
-        "operators",
-        crate::pg::handler::hybrid_handler,
-        metric::hybrid_metric_l2,
-        metric::hybrid_metric_ip,
-        metric::hybrid_metric_cosine,
-        metric::hybrid_metric_l1
-    ]
-);
+pgrx::extension_sql_file!("../../sql/access_method.sql", name = "access_method", requires = ["operators"]);
 
 /// Unwraps, or raises what went wrong with the index.
 pub(crate) fn or_raise<T>(index: Index, result: ann::error::Result<T>) -> T {

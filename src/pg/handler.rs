@@ -9,14 +9,8 @@ use ann::shape::HeapTid;
 use pgrx::{PgBox, PgMemoryContexts, PgSqlErrorCode, pg_extern, pg_guard, pg_sys};
 use std::ptr;
 
-#[pg_extern(
-    sql = "
-    CREATE FUNCTION hybrid_handler(internal) RETURNS index_am_handler
-    PARALLEL SAFE STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'hybrid_handler_wrapper';
-",
-    name = "hybrid_handler"
-)]
-fn hybrid_handler(_argument: pgrx::Internal) -> PgBox<pg_sys::IndexAmRoutine> {
+#[pg_extern(sql = false)]
+fn hybrid_handler(_call: pg_sys::FunctionCallInfo) -> PgBox<pg_sys::IndexAmRoutine> {
     // SAFETY: allocates a node of this type.
     let mut am = unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
     am.amstrategies = 1;

@@ -96,8 +96,8 @@ pub struct Scan {
     flat_passes: u32,
 }
 
-/// Elements below which reading all of them is cheaper than walking.
-const SMALL: u64 = 512;
+/// Elements for each unit of beam width below which reading all of them costs no more than walking, and is exact.
+const SMALL: u64 = 64;
 /// Reading an element in sequence costs about this part of reaching it by a link.
 const SEQUENTIAL_GAIN: u64 = 8;
 
@@ -168,7 +168,7 @@ impl Scan {
             if source.swept {
                 continue;
             }
-            if fresh && here <= SMALL.max(2 * ef as u64) {
+            if fresh && here <= SMALL * ef as u64 {
                 sweep(segment, &head, probe, &mut found)?;
                 source.swept = true;
                 continue;
