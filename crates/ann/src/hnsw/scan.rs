@@ -159,6 +159,7 @@ impl Scan {
         let probe = self.probe.as_ref().expect("graph rounds have a probe");
         let mut found = Vec::new();
         let (mut elements, mut visited, mut threshold, mut all_swept) = (0u64, 0u64, f64::INFINITY, true);
+        let first = self.last.is_none();
         for source in &mut self.sources {
             let segment = source.segment(store, shape);
             let head = segment.read_head()?;
@@ -182,8 +183,7 @@ impl Scan {
             found.extend(results.iter().map(|r| entry(probe, source.entry.id, r)));
             visited += source.beam.visited() as u64;
             let exhausted = source.beam.exhausted();
-            let reach = found[start..].iter().map(|e| e.bound).fold(f64::NEG_INFINITY, f64::max);
-            threshold = threshold.min(if exhausted { f64::INFINITY } else { reach });
+            threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
         }
         for entry in found {
             match self.last {
@@ -271,6 +271,18 @@ impl Scan {
             out.push(Ranked { slot, rank: 0.0, live: e.tid_count() > 0, norm2: 0.0, residual: 0.0 });
         })
     }
+}
+
+/// The bound up to which a beam's results may be returned before the next round.
+///
+/// The first round returns all it found: that is what `ef_search` asks for. Later rounds keep back the further half,
+/// since the next one finds rows that belong between them, which could not be returned any more.
+fn reach(results: &mut [Entry], first: bool) -> f64 {
+    if results.is_empty() {
+        return f64::INFINITY;
+    }
+    let at = if first { results.len() - 1 } else { results.len() / 2 };
+    results.select_nth_unstable(at).1.bound
 }
 
 fn entry(probe: &Probe, segment: u32, r: &Ranked) -> Entry {
