@@ -175,8 +175,9 @@ or processes (max_parallel_maintenance_workers = 1: pgvector's leader and one wo
 build is what its processes hold beside shared_buffers, sampled twice a second. Inserts: pgbench, one row a commit,
 into an index that holds half of the rows. Searches: pgbench -M prepared, `ORDER BY embedding <op> (SELECT embedding FROM queries WHERE
 id = :q) LIMIT 10`, {facts["rounds"]} rounds of {facts["seconds"]} s a point (the table shows medians, and the range of the rounds), everything in shared_buffers. QPS at a recall is interpolated between two
-settings of ef_search. The floor is in every query of both systems; where it differs much between numbers of clients (idle virtual
-cores are slow to wake), compare systems at the same number of clients, never one number with another. Recall: {len(dataset.queries)} queries that are not among the rows, against exact neighbors.
+settings of ef_search. The floor is in every query of both systems. Compare
+systems at the same number of clients; where the floor differs between numbers of clients, those do not compare with each other.
+Recall: {len(dataset.queries)} queries that are not among the rows, against exact neighbors.
 
 {details(results, clients)}
 """
