@@ -1,5 +1,6 @@
 //! hybridvec: a `vector` type and the index access method `hybrid` for PostgreSQL.
 
+mod admin;
 mod am;
 mod error;
 mod guc;

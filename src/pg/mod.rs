@@ -9,6 +9,7 @@ mod planner;
 pub mod progress;
 pub mod relation;
 pub mod reloptions;
+pub mod rights;
 pub mod settings;
 pub mod thread;
 pub mod unit;

@@ -32,11 +32,6 @@ impl Index {
         unsafe { &*(*self.0).rd_rel }
     }
 
-    pub fn oid(self) -> pg_sys::Oid {
-        // SAFETY: the relation is open.
-        unsafe { (*self.0).rd_id }
-    }
-
     pub fn name(self) -> String {
         // SAFETY: a relation's name ends with a zero byte.
         unsafe { CStr::from_ptr(self.class().relname.data.as_ptr()) }.to_string_lossy().into_owned()
@@ -264,7 +259,6 @@ pub unsafe fn tuple_attribute(desc: pg_sys::TupleDesc, i: usize) -> *const pg_sy
 /// An index that an SQL function opened by its OID, with AccessShareLock until the end of the transaction.
 pub struct OpenIndex {
     index: Index,
-    lock: i32,
 }
 
 impl OpenIndex {
@@ -278,7 +272,7 @@ impl OpenIndex {
         let relation = unsafe { pg_sys::relation_open(oid, lock) };
         // SAFETY: just opened.
         let index = unsafe { Index::from_ptr(relation) };
-        let opened = Self { index, lock };
+        let opened = Self { index };
         let kind = index.class().relkind as u8;
         if kind == pg_sys::RELKIND_PARTITIONED_INDEX {
             Fault::new(
@@ -304,12 +298,6 @@ impl OpenIndex {
         // SAFETY: an index has a pg_index row.
         unsafe { (*(*self.index.0).rd_index).indrelid }
     }
-
-    /// Whether the index is valid and ready.
-    pub fn is_valid(&self) -> bool {
-        // SAFETY: an index has a pg_index row.
-        unsafe { (*(*self.index.0).rd_index).indisvalid }
-    }
 }
 
 impl Drop for OpenIndex {
@@ -318,7 +306,6 @@ impl Drop for OpenIndex {
             // SAFETY: opened by us. The lock is kept to the end of the transaction.
             unsafe { pg_sys::relation_close(self.index.0, 0) };
         }
-        let _ = self.lock;
     }
 }
 

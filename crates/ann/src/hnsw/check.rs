@@ -26,15 +26,22 @@ pub struct Counts {
 }
 
 impl<S: PageStore> Segment<'_, S> {
-    /// Counts elements and what is reachable.
-    pub fn count(&self) -> Result<Counts> {
+    /// Counts rows and elements; `unreachable` stays 0.
+    pub fn tally(&self) -> Result<Counts> {
         let mut counts = Counts::default();
-        let mut live = HashSet::new();
-        self.elements(|slot, e| {
+        self.elements(|_, e| {
             counts.rows += u64::from(e.tid_count());
             counts.elements += 1;
             counts.routers += u64::from(e.tid_count() == 0);
             counts.links += e.neighbor_count() as u64;
+        })?;
+        Ok(counts)
+    }
+
+    /// Counts rows, elements, and those that have rows and are out of reach.
+    pub fn count(&self) -> Result<Counts> {
+        let mut live = HashSet::new();
+        self.elements(|slot, e| {
             if e.tid_count() > 0 {
                 live.insert(slot);
             }
@@ -42,8 +49,7 @@ impl<S: PageStore> Segment<'_, S> {
         for slot in self.reachable()? {
             live.remove(&slot);
         }
-        counts.unreachable = live.len() as u64;
-        Ok(counts)
+        Ok(Counts { unreachable: live.len() as u64, ..self.tally()? })
     }
 
     /// All elements that a path from the entry point leads to, over all levels.

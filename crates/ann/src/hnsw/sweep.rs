@@ -38,11 +38,11 @@ impl<S: PageStore> Segment<'_, S> {
     /// Shows all elements, page after page.
     pub fn elements(&self, mut look: impl FnMut(Slot, Element)) -> Result<()> {
         let mut block = self.read_head()?.first;
-        let mut pages = 0;
+        let (mut pages, most) = (0, self.store.block_count());
         while block != NONE {
             self.store.check_interrupts()?;
             pages += 1;
-            if pages > self.store.block_count() {
+            if pages > most {
                 return Err(Error::corrupt(block, "is part of a circle of pages"));
             }
             block = self.elements_of(block, &mut look)?;

@@ -1,0 +1,65 @@
+//! `hybrid_check`: structure, and with `heap` whether each visible row has exactly one entry.
+
+use super::Inspected;
+use crate::pg::relation::OpenTable;
+use ann::hnsw::probe::normalize;
+use ann::page::META_BLOCK;
+use ann::shape::HeapTid;
+use pgrx::prelude::*;
+
+/// Faults of one kind that are listed singly; the rest are counted.
+const LISTED: usize = 100;
+
+#[pg_extern(sql = false)]
+fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!(block, i64), name!(problem, String))> {
+    let inspected = Inspected::open(index);
+    // The table first: what its snapshot sees has its entry by now, and vacuum leaves it alone while we look.
+    let visible = heap.then(|| visible_rows(&inspected));
+    let (mut problems, mut tids) = (Vec::new(), Vec::new());
+    let active = inspected.directory.segments.iter().filter(|s| s.active).count();
+    if active != 1 {
+        problems.push((i64::from(META_BLOCK), format!("lists {active} active segments")));
+    }
+    for entry in &inspected.directory.segments {
+        match inspected.segment(entry).check(&mut tids) {
+            Ok(found) => problems.extend(found.into_iter().map(|p| (i64::from(p.block), p.what))),
+            Err(error) => problems.push((i64::from(entry.head), error.to_string())),
+        }
+    }
+    if let Some(visible) = visible {
+        compare(&visible, tids, &mut problems);
+    }
+    TableIterator::new(problems)
+}
+
+/// Heap TIDs that the index should have, in order.
+fn visible_rows(inspected: &Inspected) -> Vec<HeapTid> {
+    let table = OpenTable::open(inspected.opened.table());
+    let metric = inspected.meta.parameters.metric;
+    let mut rows = Vec::new();
+    table.visible_rows(inspected.opened.index(), &mut |tid, vector| {
+        if normalize(metric, vector).is_some() {
+            rows.push(tid);
+        }
+    });
+    rows.sort_unstable();
+    rows
+}
+
+fn compare(visible: &[HeapTid], mut entries: Vec<HeapTid>, problems: &mut Vec<(i64, String)>) {
+    entries.sort_unstable();
+    let mut faults = Vec::new();
+    for &tid in visible {
+        let start = entries.partition_point(|&e| e < tid);
+        match entries[start..].iter().take_while(|&&e| e == tid).count() {
+            1 => {}
+            0 => faults.push(format!("row ({},{}) has no entry", tid.block, tid.offset)),
+            n => faults.push(format!("row ({},{}) has {n} entries", tid.block, tid.offset)),
+        }
+    }
+    let more = faults.len().saturating_sub(LISTED);
+    problems.extend(faults.into_iter().take(LISTED).map(|what| (i64::from(META_BLOCK), what)));
+    if more > 0 {
+        problems.push((i64::from(META_BLOCK), format!("{more} more rows without exactly one entry")));
+    }
+}

@@ -1,0 +1,46 @@
+//! SQL functions for looking after an index.
+
+mod check;
+mod page;
+mod recall;
+mod segments;
+mod stats;
+
+use crate::pg::buffer::IndexStore;
+use crate::pg::relation::OpenIndex;
+use ann::hnsw::read::Segment;
+use ann::index::{Directory, Meta, SegmentEntry};
+use ann::shape::Shape;
+use pgrx::pg_sys;
+
+pgrx::extension_sql_file!("../../sql/admin.sql", name = "admin", requires = ["access_method"]);
+
+/// An index that a function looks at.
+struct Inspected {
+    opened: OpenIndex,
+    store: IndexStore,
+    meta: Meta,
+    directory: Directory,
+    shape: Shape,
+}
+
+impl Inspected {
+    /// Opens the index, if the caller may look at it.
+    fn open(oid: pg_sys::Oid) -> Self {
+        let opened = OpenIndex::open(oid);
+        crate::pg::rights::check_may_inspect(&opened, true);
+        let store = IndexStore::new(opened.index());
+        let (meta, directory) = crate::am::or_raise(opened.index(), Directory::read(&store));
+        let shape = meta.parameters.shape();
+        Self { opened, store, meta, directory, shape }
+    }
+
+    fn segment(&self, entry: &SegmentEntry) -> Segment<'_, IndexStore> {
+        Segment { store: &self.store, shape: &self.shape, id: entry.id, head: entry.head }
+    }
+
+    /// Unwraps, or raises what is wrong with the index.
+    fn or_raise<T>(&self, result: ann::error::Result<T>) -> T {
+        crate::am::or_raise(self.opened.index(), result)
+    }
+}
