@@ -112,7 +112,7 @@ impl IndexStore {
     }
 
     /// Asks the cache for the bytes of a place, if we know where they were.
-    fn prefetch(hint: pg_sys::Buffer, place: Place) {
+    fn prefetch_hinted(hint: pg_sys::Buffer, place: Place) {
         if hint <= 0 {
             return;
         }
@@ -176,7 +176,7 @@ impl PageStore for IndexStore {
     fn read_each(&self, places: &[Place], mut look: impl FnMut(usize, &Page)) -> Result<()> {
         let mut hints = self.hints.borrow_mut();
         for place in places.iter().take(PREFETCH_AHEAD) {
-            Self::prefetch(hints.get(place.block as usize).copied().unwrap_or(0), *place);
+            Self::prefetch_hinted(hints.get(place.block as usize).copied().unwrap_or(0), *place);
         }
         let mut panic: Option<Box<dyn Any + Send>> = None;
         let (index, hints, panic_slot, look) = (self.index, &mut *hints, &mut panic, &mut look);
@@ -186,7 +186,7 @@ impl PageStore for IndexStore {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 for (i, place) in places.iter().enumerate() {
                     if let Some(later) = places.get(i + PREFETCH_AHEAD) {
-                        Self::prefetch(hints.get(later.block as usize).copied().unwrap_or(0), *later);
+                        Self::prefetch_hinted(hints.get(later.block as usize).copied().unwrap_or(0), *later);
                     }
                     let slot = hints.as_mut_ptr().wrapping_add(place.block as usize);
                     let known = (place.block as usize) < hints.len();
@@ -208,6 +208,11 @@ impl PageStore for IndexStore {
             Some(payload) => resume_unwind(payload),
             None => Ok(()),
         }
+    }
+
+    fn prefetch(&self, place: Place) {
+        let hint = self.hints.borrow().get(place.block as usize).copied().unwrap_or(0);
+        Self::prefetch_hinted(hint, place);
     }
 
     fn unit(&self) -> GenericUnit<'_> {

@@ -436,6 +436,7 @@ fn write_element(
 ) {
     let mut element = shape.view_mut(page, slot);
     let upper = records.first().copied().unwrap_or(NONE);
-    element.write(segment, &NewElement { level: row.level, upper, params: row.params, code: row.code, tails, neighbors });
+    element
+        .write(segment, &NewElement { level: row.level, upper, params: row.params, code: row.code, tails, neighbors });
     assert!(element.push_inline(row.tid), "a new element has room for a row");
 }

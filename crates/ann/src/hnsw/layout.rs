@@ -257,7 +257,10 @@ impl<'a, A: Arena> Filler<'a, A> {
         let params = l.graph.codes().params(node);
         let mut element = l.shape.view_mut(page, slot);
         let code = l.graph.codes().code(node);
-        element.write(self.segment, &NewElement { level, upper, params: &params, code, tails: &tails, neighbors: &neighbors });
+        element.write(
+            self.segment,
+            &NewElement { level, upper, params: &params, code, tails: &tails, neighbors: &neighbors },
+        );
         let tids = l.tids.of(node);
         let count = tids.len() as u32;
         tids.take(INLINE_TIDS).for_each(|tid| assert!(element.push_inline(tid), "a new element has room"));

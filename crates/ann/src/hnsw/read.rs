@@ -217,6 +217,7 @@ impl<'a, S: PageStore> Segment<'a, S> {
 }
 
 /// `-dot`, squared distance or L1 between two stored codes: ranks as [`Probe::rank`] gives, between elements.
+#[inline]
 pub fn rank_pair(metric: crate::distance::Metric, a: (&[u8], Scaling, u32), b: (&[u8], Scaling, u32)) -> f32 {
     use crate::distance::{Metric, kernels};
     let (ca, sa, suma) = a;
