@@ -1,0 +1,8 @@
+//! The index as a whole, over pages in memory: crashes, races, random histories.
+
+mod crash;
+mod data;
+mod harness;
+mod model;
+mod races;
+mod strict;
