@@ -1,5 +1,6 @@
-//! The index as a whole, over pages in memory: crashes, races, random histories.
+//! The index as a whole, over pages in memory: crashes, races, random histories, building on threads.
 
+mod build;
 mod crash;
 mod data;
 mod harness;
