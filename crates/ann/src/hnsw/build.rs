@@ -354,7 +354,9 @@ impl<A: Arena> Graph<A> {
                 poll(done.load(Relaxed))?;
             }
             Ok(())
-        })
+        })?;
+        // Without an error of the leader: stopped from outside.
+        if done.into_inner() < n { Err(Error::Stopped) } else { Ok(()) }
     }
 
     /// Links nodes until none is left.
@@ -393,9 +395,15 @@ impl<A: Arena> Graph<A> {
         }
         scratch.found.clear();
         scratch.found.push(nearest);
+        let mut chosen = Vec::with_capacity(usize::from(level.min(top)) + 1);
         for l in (0..=level.min(top)).rev() {
             self.beam(own, node, l, scratch);
-            self.connect(node, own, l, scratch);
+            chosen.push((l, self.select(&scratch.found, self.lists(l).capacity)));
+        }
+        // Invariant: who meets a node on some level finds its neighbors on that level and all below. Else another
+        // thread would come down through it and find nobody there.
+        for (l, links) in chosen.into_iter().rev() {
+            self.connect(node, own, l, links, scratch);
         }
         if level > top {
             self.raise_entry(node, level);
@@ -464,30 +472,26 @@ impl<A: Arena> Graph<A> {
         s.found.sort_unstable();
     }
 
-    /// Chooses neighbors from `found` and links both ways.
-    fn connect(&self, node: Node, own: (&[u8], Scaling, u32), level: u8, scratch: &mut Scratch) {
-        let (lists, index) = match level {
-            0 => (&self.ground, node as usize),
-            _ => (&self.upper, self.upper_index(node, level) as usize),
-        };
-        let chosen = self.select(&scratch.found, lists.capacity);
-        lists.update(index, &mut scratch.links, |links| {
-            // Others may have linked to us already, having met us on a higher level.
-            let early: Vec<Link> = links.drain(..).filter(|l| chosen.iter().all(|c| c.node != l.node)).collect();
-            let room = lists.capacity - chosen.len();
-            links.extend(chosen.iter().copied().chain(early.into_iter().take(room)));
-            links.sort_unstable_by_key(|l| Near::new(l.distance, l.node));
+    fn lists(&self, level: u8) -> &Lists<A> {
+        if level == 0 { &self.ground } else { &self.upper }
+    }
+
+    fn list_index(&self, node: Node, level: u8) -> usize {
+        if level == 0 { node as usize } else { self.upper_index(node, level) as usize }
+    }
+
+    /// Links `node`, which nobody knows on this level yet, both ways.
+    fn connect(&self, node: Node, own: (&[u8], Scaling, u32), level: u8, chosen: Vec<Link>, scratch: &mut Scratch) {
+        let lists = self.lists(level);
+        lists.update(self.list_index(node, level), &mut scratch.links, |links| {
+            links.clone_from(&chosen);
             true
         });
         if level == 0 {
             chosen.iter().for_each(|link| self.ground.prefetch(link.node as usize));
         }
         for link in chosen {
-            let index = match level {
-                0 => link.node as usize,
-                _ => self.upper_index(link.node, level) as usize,
-            };
-            lists.update(index, &mut scratch.links, |links| {
+            lists.update(self.list_index(link.node, level), &mut scratch.links, |links| {
                 self.add_back(links, lists.capacity, node, own, link.distance)
             });
         }
