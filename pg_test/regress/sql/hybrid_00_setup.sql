@@ -3,6 +3,9 @@ SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS hybridvec;
 RESET client_min_messages;
 
+-- Plans that enable_seqscan = off makes costly are not worth compiling.
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = off', current_database()); END $$;
+
 -- A vector that depends on the seed only, each value in -0.5 .. 0.5.
 CREATE FUNCTION test_vector(seed bigint, dim integer) RETURNS vector
     IMMUTABLE STRICT PARALLEL SAFE LANGUAGE sql AS $$
@@ -27,7 +30,7 @@ END $$;
 
 -- Runs a query of (id, distance) without any index.
 CREATE FUNCTION test_by_table(query text, OUT ids integer[], OUT distances double precision[])
-    LANGUAGE plpgsql SET enable_indexscan = off SET enable_bitmapscan = off SET enable_indexonlyscan = off AS $$
+    LANGUAGE plpgsql SET enable_seqscan = on SET enable_indexscan = off SET enable_bitmapscan = off SET enable_indexonlyscan = off AS $$
 BEGIN
     EXECUTE 'SELECT array_agg(id), array_agg(d) FROM (' || query || ') s(id, d)' INTO ids, distances;
 END $$;
