@@ -131,12 +131,12 @@ impl Scan {
     /// The next row; bounds never fall.
     pub fn next(&mut self, store: &impl PageStore, shape: &Shape) -> Result<Option<Hit>> {
         loop {
+            if self.limits.max_tuples > 0 && self.emitted >= self.limits.max_tuples {
+                return Ok(None);
+            }
             if let Some(tid) = self.tids.pop() {
                 self.emitted += 1;
                 return Ok(Some(Hit { tid, bound: self.bound }));
-            }
-            if self.limits.max_tuples > 0 && self.emitted >= self.limits.max_tuples {
-                return Ok(None);
             }
             if let Some(entry) = self.ready.pop() {
                 self.bound = entry.bound;

@@ -1,4 +1,5 @@
-//! The index as a whole, over pages in memory: crashes, races, random histories, building on threads.
+//! The index as a whole, over pages in memory: crashes, races, random histories,
+//! building on threads, recall, and what scans promise.
 
 mod build;
 mod crash;
@@ -6,4 +7,6 @@ mod data;
 mod harness;
 mod model;
 mod races;
+mod recall;
+mod scan;
 mod strict;
