@@ -1,8 +1,9 @@
-//! The index as a whole, over pages in memory: crashes, races, random histories,
+//! The index as a whole, over pages in memory: crashes, races, damage, random histories,
 //! building on threads, recall, and what scans promise.
 
 mod build;
 mod crash;
+mod damage;
 mod data;
 mod harness;
 mod model;
