@@ -10,11 +10,10 @@ use crate::pg::settings::{maintenance_work_mem, now};
 use crate::pg::thread::{Pool, wait_a_moment};
 use ann::hnsw::build::Graph;
 use ann::hnsw::layout::{Rows, write_segment};
-use ann::hnsw::probe::normalize;
+use ann::hnsw::probe::encode_row;
 use ann::index::{self, Directory, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind};
 use ann::page::{BlockNumber, Kind, Page, Tag};
 use ann::shape::{HeapTid, Shape};
-use ann::sq8;
 use pgrx::PgSqlErrorCode;
 
 /// What a build did.
@@ -100,8 +99,7 @@ impl Builder {
 
     fn add(&mut self, tid: HeapTid, vector: &[f32]) {
         check_dimensions(self.parameters.dimensions, vector.len());
-        let Some(vector) = normalize(self.parameters.metric, vector) else { return };
-        let params = sq8::encode(&vector, &mut self.code);
+        let Some((_, params)) = encode_row(self.parameters.metric, vector, &mut self.code) else { return };
         or_raise(self.index, self.rows.push(&mut self.arena, &params, &self.code, tid));
         self.index_tuples += 1;
         progress::tuples_done(self.index_tuples);

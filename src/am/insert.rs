@@ -6,20 +6,18 @@ use crate::pg::relation::Index;
 use crate::pg::settings::now;
 use ann::hnsw::build::level_of;
 use ann::hnsw::insert::NewRow;
-use ann::hnsw::probe::{Probe, normalize};
+use ann::hnsw::probe::{Probe, encode_row};
 use ann::index::{self, Meta};
 use ann::shape::HeapTid;
-use ann::sq8;
 
 /// Indexes a row. Zero vectors are not indexed under cosine distance, which is NaN for them.
 pub fn insert(index: Index, vector: &[f32], tid: HeapTid) {
     let store = IndexStore::new(index);
     let parameters = or_raise(index, Meta::read(&store)).parameters;
     check_dimensions(parameters.dimensions, vector.len());
-    let Some(vector) = normalize(parameters.metric, vector) else { return };
     let mut code = vec![0; vector.len()];
-    let params = sq8::encode(&vector, &mut code);
-    let probe = Probe::new(parameters.metric, &vector);
+    let Some((stored, params)) = encode_row(parameters.metric, vector, &mut code) else { return };
+    let probe = Probe::new(parameters.metric, &stored);
     // Where a row lies in the heap has nothing to do with its vector: it serves as the random number.
     let level = level_of(u64::from(tid.block) << 16 | u64::from(tid.offset), parameters.m);
     let row = NewRow { tid, params: &params, code: &code, probe: &probe, level };

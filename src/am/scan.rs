@@ -6,7 +6,7 @@ use crate::pg::buffer::IndexStore;
 use crate::pg::relation::Index;
 use crate::pg::reloptions::Options;
 use crate::pg::settings::hash_memory;
-use ann::hnsw::probe::{Probe, normalize};
+use ann::hnsw::probe::Probe;
 use ann::hnsw::scan::{Limits, Scan};
 use ann::index::Directory;
 use ann::shape::{HeapTid, Shape};
@@ -82,10 +82,9 @@ fn start(index: Index, query: &Query) -> Running {
         Query::Null => (None, Some(Distance::Null)),
         Query::Vector(vector) => {
             check_query(dimensions, vector.len());
-            match normalize(metric, vector) {
-                Some(vector) => (Some(Probe::new(metric, &vector)), None),
-                None => (None, Some(Distance::NotANumber)),
-            }
+            let probe = Probe::of_query(metric, vector);
+            let constant = probe.is_none().then_some(Distance::NotANumber);
+            (probe, constant)
         }
     };
     let limits = Limits {

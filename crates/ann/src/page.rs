@@ -199,6 +199,9 @@ pub trait PageStore {
         Ok(())
     }
 
+    /// Says that these bytes will be read soon.
+    fn prefetch(&self, _place: Place) {}
+
     /// Starts a change of some pages that happens wholly or not at all.
     fn unit(&self) -> Self::Unit<'_>;
 

@@ -84,7 +84,7 @@ impl<S: PageStore> Segment<'_, S> {
         let tag = Tag { used: 1, ..Tag::new(self.id, Kind::Element) };
         let (block, page) = unit.allocate(tag)?;
         let slot = self.shape.element.slot(block, 0)?;
-        write_element(self.shape, page, slot, row, &tails, &records, &[]);
+        write_element((self.shape, self.id), page, slot, row, &tails, &records, &[]);
         head.entry = slot;
         head.entry_level = row.level;
         head.first = block;
@@ -105,7 +105,7 @@ impl<S: PageStore> Segment<'_, S> {
         let Some((tails, records)) = self.put_parts(row, &chosen)? else { return Ok(Some(Outcome::Sealed)) };
         let neighbors: Vec<Slot> = chosen[0].iter().map(|f| f.near.slot()).collect();
         let Some(slot) = self.put(Kind::Element, self.shape.element, |page, slot| {
-            write_element(self.shape, page, slot, row, &tails, &records, &neighbors);
+            write_element((self.shape, self.id), page, slot, row, &tails, &records, &neighbors);
         })?
         else {
             return Ok(Some(Outcome::Sealed));
@@ -426,7 +426,7 @@ fn same(coded: &Coded, row: &NewRow) -> bool {
 }
 
 fn write_element(
-    shape: &Shape,
+    (shape, segment): (&Shape, u32),
     page: &mut crate::page::Page,
     slot: Slot,
     row: &NewRow,
@@ -436,6 +436,7 @@ fn write_element(
 ) {
     let mut element = shape.view_mut(page, slot);
     let upper = records.first().copied().unwrap_or(NONE);
-    element.write(&NewElement { level: row.level, upper, params: row.params, code: row.code, tails, neighbors });
+    element
+        .write(segment, &NewElement { level: row.level, upper, params: row.params, code: row.code, tails, neighbors });
     assert!(element.push_inline(row.tid), "a new element has room for a row");
 }

@@ -2,10 +2,15 @@
 
 use crate::distance::{Metric, kernels};
 use crate::sq8;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / (1 << 24) as f64;
+/// Distance of f32's subnormal numbers: what a product may lose, however small it is.
+const TINY: f64 = 1.401_298_464_324_817e-45;
+/// Sums up to this, in any order, do not overflow in f32.
+const HUGE: f64 = (1u128 << 127) as f64;
 
 /// What a distance to one element is computed from, apart from its code.
 #[derive(Clone, Copy, Debug)]
@@ -27,21 +32,50 @@ pub struct Probe {
     norm2: f64,
     norm: f64,
     l1_norm: f64,
+    /// False: no distance to this query can be bounded.
+    bounded: bool,
 }
 
 /// `vector` as the index stores it: scaled to length one for cosine. `None` if it is a zero vector under cosine.
-pub fn normalize(metric: Metric, vector: &[f32]) -> Option<std::borrow::Cow<'_, [f32]>> {
+pub fn normalize(metric: Metric, vector: &[f32]) -> Option<Cow<'_, [f32]>> {
     if metric != Metric::Cosine {
         return Some(vector.into());
     }
-    let norm = vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let norm = squared_norm(vector).sqrt();
     (norm > 0.0).then(|| vector.iter().map(|&x| (f64::from(x) / norm) as f32).collect::<Vec<_>>().into())
 }
 
+/// A row's vector as the index stores it, with its code, which goes to `code`. `None` as in [`normalize`].
+pub fn encode_row<'a>(metric: Metric, vector: &'a [f32], code: &mut [u8]) -> Option<(Cow<'a, [f32]>, sq8::Params)> {
+    let stored = normalize(metric, vector)?;
+    let mut params = sq8::encode(&stored, code);
+    if !has_angle(metric, vector) {
+        params.residual_l2 = f32::INFINITY;
+    }
+    Some((stored, params))
+}
+
+fn squared_norm(vector: &[f32]) -> f64 {
+    vector.iter().map(|&x| f64::from(x).powi(2)).sum()
+}
+
+/// Whether the SQL function's f32 sums tell the vector's angle to others: squares neither overflow nor vanish. If not,
+/// its cosine distances may be anything, and nothing bounds them.
+fn has_angle(metric: Metric, vector: &[f32]) -> bool {
+    let least = vector.len() as f64 * TINY / U;
+    metric != Metric::Cosine || (least..=HUGE).contains(&squared_norm(vector))
+}
+
 impl Probe {
+    /// Prepares a query. `None` if it is a zero vector under cosine.
+    pub fn of_query(metric: Metric, vector: &[f32]) -> Option<Self> {
+        let probe = Self::new(metric, &normalize(metric, vector)?);
+        Some(Self { bounded: has_angle(metric, vector), ..probe })
+    }
+
     /// Prepares a vector that [`normalize`] returned.
     pub fn new(metric: Metric, vector: &[f32]) -> Self {
-        let norm2: f64 = vector.iter().map(|&x| f64::from(x).powi(2)).sum();
+        let norm2 = squared_norm(vector);
         Self {
             metric,
             query: sq8::Query::new(vector),
@@ -49,6 +83,7 @@ impl Probe {
             norm2,
             norm: norm2.sqrt(),
             l1_norm: vector.iter().map(|&x| f64::from(x.abs())).sum(),
+            bounded: true,
         }
     }
 
@@ -78,16 +113,20 @@ impl Probe {
     ///
     /// Triangle inequality for L2 and cosine, Cauchy-Schwarz for inner product and cosine; `slack` covers the 15-bit
     /// query, the rounding of norms and rank to f32, and the SQL function's own f32 sums in any order (Higham 2002,
-    /// section 4.2: relative error below `n u / (1 - n u)` of the sum of magnitudes).
+    /// section 4.2: relative error below `n u / (1 - n u)` of the sum of magnitudes), which may also underflow by
+    /// `TINY` a dimension, and overflow.
     pub fn lower_bound(&self, rank: f32, norm2: f32, residual: f32) -> f64 {
         let (rank, norm2, residual) = (f64::from(rank), f64::from(norm2), f64::from(residual));
-        let norm = norm2.sqrt();
+        // Not below the decoded vector's norm, whose square was rounded to f32.
+        let norm = (norm2 * (1.0 + 2.0 * U) + TINY).sqrt();
         let gamma = 1.01 * U * (self.values.len() + 16) as f64;
         let query_error = self.query.error * norm;
+        let tiny = TINY * (self.values.len() + 16) as f64;
         let bound = match self.metric {
             Metric::L2 => {
-                let slack = 2.0 * query_error + 32.0 * U * (self.norm2 + norm2);
-                ((rank - slack).max(0.0).sqrt() - residual) * (1.0 - gamma)
+                let slack = 2.0 * query_error + 32.0 * U * (self.norm2 + norm2) + tiny;
+                let distance = ((rank - slack).max(0.0).sqrt() - residual).max(0.0) * (1.0 - gamma);
+                (distance * distance - tiny).max(0.0).sqrt() * (1.0 - U)
             }
             Metric::Cosine => {
                 // The rank is 1 - q·x; for unit q the squared distance is 1 + |x|² - 2 q·x.
@@ -97,7 +136,10 @@ impl Probe {
                 triangle.max(rank - slack - residual * (1.0 + 32.0 * U)) - 2.0 * gamma - 64.0 * U
             }
             Metric::InnerProduct => {
-                let slack = query_error + 4.0 * U * rank.abs();
+                let slack = query_error + 4.0 * U * rank.abs() + tiny;
+                if self.norm * (norm + residual) > HUGE {
+                    return f64::NEG_INFINITY;
+                }
                 rank - slack - self.norm * residual * (1.0 + 32.0 * U) - gamma * self.norm * (norm + residual)
             }
             Metric::L1 => {
@@ -108,6 +150,7 @@ impl Probe {
         match self.metric {
             Metric::InnerProduct if bound.is_nan() => f64::NEG_INFINITY,
             Metric::InnerProduct => bound,
+            _ if !self.bounded => 0.0,
             // f64::max drops a NaN: infinite ranks and norms bound nothing.
             _ if bound.is_infinite() => 0.0,
             _ => bound.max(0.0),
@@ -135,11 +178,24 @@ mod tests {
         }
     }
 
+    /// The SQL functions as they are: sums in f32, which may overflow and underflow. NaN sorts last.
+    fn as_computed(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+        let distance = match metric {
+            Metric::L2 => f64::from((kernels().l2_squared)(a, b)).sqrt(),
+            Metric::InnerProduct => -f64::from((kernels().dot)(a, b)),
+            Metric::L1 => f64::from((kernels().l1)(a, b)),
+            Metric::Cosine => {
+                let (dot, a2, b2) = (kernels().cosine_parts)(a, b);
+                1.0 - (f64::from(dot) / (f64::from(a2) * f64::from(b2)).sqrt()).clamp(-1.0, 1.0)
+            }
+        };
+        if distance.is_nan() { f64::INFINITY } else { distance }
+    }
+
     fn bound(metric: Metric, query: &[f32], row: &[f32]) -> Option<f64> {
-        let (query, row) = (normalize(metric, query)?, normalize(metric, row)?);
         let mut code = vec![0; row.len()];
-        let params = sq8::encode(&row, &mut code);
-        let probe = Probe::new(metric, &query);
+        let (_, params) = encode_row(metric, row, &mut code)?;
+        let probe = Probe::of_query(metric, query)?;
         let scaling = Scaling { scale: params.scale, offset: params.offset, norm2: params.norm2 };
         let rank = probe.rank(probe.part(0..code.len(), &code, scaling), scaling);
         Some(probe.lower_bound(rank, params.norm2, crate::shape::residual(metric, &params)))
@@ -161,6 +217,38 @@ mod tests {
                     let exact = exact(metric, &query, &row);
                     prop_assert!(bound <= exact.max(0.0) || metric == Metric::InnerProduct && bound <= exact,
                         "{metric:?}: bound {bound} above {exact}");
+                }
+            }
+        }
+    }
+
+    /// A vector of ordinary values, scaled to anywhere in the range of f32.
+    fn scaled(len: usize) -> impl Strategy<Value = Vec<f32>> {
+        (prop::collection::vec(-1f32..1.0, len), -46..39).prop_map(|(vector, power)| {
+            let factor = 10f64.powi(power);
+            vector.into_iter().map(|x| ((f64::from(x) * factor) as f32).clamp(f32::MIN, f32::MAX)).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        // "index returned tuples in wrong order": squares of 1e20 overflow, those of 1e-22 vanish, and what SQL then
+        // calls a distance is far from the real one.
+        #[test]
+        fn bounds_never_exceed_what_sql_computes_at_any_size(
+            (query, row) in (1usize..40).prop_flat_map(|len| (scaled(len), scaled(len))),
+            related in 0..4,
+        ) {
+            let row = match related {
+                0 => query.iter().map(|x| -x).collect(),
+                1 => query.iter().zip(&row).map(|(x, y)| x + y * 1e-3).map(|x| x.clamp(f32::MIN, f32::MAX)).collect(),
+                _ => row,
+            };
+            for metric in METRICS {
+                if let Some(bound) = bound(metric, &query, &row) {
+                    let computed = as_computed(metric, &query, &row);
+                    prop_assert!(bound <= computed, "{metric:?}: bound {bound:e} above {computed:e}");
                 }
             }
         }

@@ -56,12 +56,27 @@ fn scaling(e: Element) -> Scaling {
 impl<'a, S: PageStore> Segment<'a, S> {
     /// Shows an element.
     pub fn element<R>(&self, slot: Slot, look: impl FnOnce(Element) -> R) -> Result<R> {
-        let slots = self.shape.element;
-        let block = slots.block(slot);
-        self.store.read(block, |page| {
-            check(page, block, self.id, Kind::Element, slots.index(slot))?;
-            Ok(look(self.shape.view(page, slot)))
-        })?
+        let mut look = Some(look);
+        let mut result = Err(Error::Stopped);
+        self.store.read_each(&[self.shape.neighbors_place(slot)], |_, page| {
+            let element = self.shape.view(page, slot);
+            if !element.belongs_to(self.id) {
+                result = Err(self.stray(page, slot));
+            } else if let Some(look) = look.take() {
+                result = Ok(look(element));
+            }
+        })?;
+        result
+    }
+
+    /// What is wrong with a slot that something took for an element.
+    #[cold]
+    fn stray(&self, page: &Page, slot: Slot) -> Error {
+        let (slots, block) = (self.shape.element, self.shape.element.block(slot));
+        match check(page, block, self.id, Kind::Element, slots.index(slot)) {
+            Err(error) => error,
+            Ok(()) => Error::corrupt(block, format!("has a damaged element in slot {}", slots.index(slot))),
+        }
     }
 
     /// Shows a slot of another kind of page.
@@ -85,11 +100,11 @@ impl<'a, S: PageStore> Segment<'a, S> {
         let mut sums: Vec<(f64, Scaling)> = Vec::new();
         self.store.read_each(places, |i, page| {
             let slot = slots[i];
-            if let Err(e) = check(page, places[i].block, self.id, Kind::Element, shape.element.index(slot)) {
-                bad.get_or_insert(e);
+            let e = shape.view(page, slot);
+            if !e.belongs_to(self.id) {
+                bad.get_or_insert_with(|| self.stray(page, slot));
                 return;
             }
-            let e = shape.view(page, slot);
             let scaling = scaling(e);
             let sum = probe.part(0..shape.head_code, e.head_code(), scaling);
             let rank = if shape.tails == 0 { probe.rank(sum, scaling) } else { 0.0 };
@@ -128,11 +143,11 @@ impl<'a, S: PageStore> Segment<'a, S> {
         let mut out = Vec::with_capacity(slots.len());
         let mut bad = None;
         self.store.read_each(&places, |i, page| {
-            if let Err(e) = check(page, places[i].block, self.id, Kind::Element, shape.element.index(slots[i])) {
-                bad.get_or_insert(e);
+            let e = shape.view(page, slots[i]);
+            if !e.belongs_to(self.id) {
+                bad.get_or_insert_with(|| self.stray(page, slots[i]));
                 return;
             }
-            let e = shape.view(page, slots[i]);
             let mut code = Vec::with_capacity(shape.dimensions);
             code.extend_from_slice(e.head_code());
             out.push(Coded { slot: slots[i], code, scaling: scaling(e), sum: e.sum() });
@@ -202,6 +217,7 @@ impl<'a, S: PageStore> Segment<'a, S> {
 }
 
 /// `-dot`, squared distance or L1 between two stored codes: ranks as [`Probe::rank`] gives, between elements.
+#[inline]
 pub fn rank_pair(metric: crate::distance::Metric, a: (&[u8], Scaling, u32), b: (&[u8], Scaling, u32)) -> f32 {
     use crate::distance::{Metric, kernels};
     let (ca, sa, suma) = a;
