@@ -48,6 +48,9 @@ type Hints = RefCell<Vec<pg_sys::Buffer>>;
 /// Blocks of all relations that a backend keeps hints for: 16 MB of them cover 32 GB of index.
 const MAX_HINTS: usize = 4 << 20;
 
+/// How many places ahead of the one being read the cache is asked for.
+const PREFETCH_AHEAD: usize = 4;
+
 /// What a relation's storage is called: tablespace, database, relation.
 type StorageKey = (u32, u32, u32);
 
@@ -109,7 +112,7 @@ impl IndexStore {
     }
 
     /// Asks the cache for the bytes of a place, if we know where they were.
-    fn prefetch(hint: pg_sys::Buffer, place: Place) {
+    fn prefetch_hinted(hint: pg_sys::Buffer, place: Place) {
         if hint <= 0 {
             return;
         }
@@ -122,8 +125,6 @@ impl IndexStore {
             prefetch_line(start.wrapping_add(line));
         }
         prefetch_line(start.wrapping_add(usize::from(place.len) - 1));
-        // The trailer says what the page is.
-        prefetch_line(blocks.cast::<u8>().wrapping_add(number * PAGE_SIZE + PAGE_SIZE - 16));
     }
 }
 
@@ -174,8 +175,8 @@ impl PageStore for IndexStore {
 
     fn read_each(&self, places: &[Place], mut look: impl FnMut(usize, &Page)) -> Result<()> {
         let mut hints = self.hints.borrow_mut();
-        for place in places {
-            Self::prefetch(hints.get(place.block as usize).copied().unwrap_or(0), *place);
+        for place in places.iter().take(PREFETCH_AHEAD) {
+            Self::prefetch_hinted(hints.get(place.block as usize).copied().unwrap_or(0), *place);
         }
         let mut panic: Option<Box<dyn Any + Send>> = None;
         let (index, hints, panic_slot, look) = (self.index, &mut *hints, &mut panic, &mut look);
@@ -184,6 +185,9 @@ impl PageStore for IndexStore {
         unsafe {
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 for (i, place) in places.iter().enumerate() {
+                    if let Some(later) = places.get(i + PREFETCH_AHEAD) {
+                        Self::prefetch_hinted(hints.get(later.block as usize).copied().unwrap_or(0), *later);
+                    }
                     let slot = hints.as_mut_ptr().wrapping_add(place.block as usize);
                     let known = (place.block as usize) < hints.len();
                     let buffer = pin(index, place.block, if known { *slot } else { 0 });
@@ -204,6 +208,11 @@ impl PageStore for IndexStore {
             Some(payload) => resume_unwind(payload),
             None => Ok(()),
         }
+    }
+
+    fn prefetch(&self, place: Place) {
+        let hint = self.hints.borrow().get(place.block as usize).copied().unwrap_or(0);
+        Self::prefetch_hinted(hint, place);
     }
 
     fn unit(&self) -> GenericUnit<'_> {

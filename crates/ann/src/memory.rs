@@ -5,8 +5,8 @@ use crate::page::{BlockNumber, HEADER_SIZE, Kind, MAX_UNIT_PAGES, Page, PageStor
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// Pages in memory.
-#[derive(Default)]
+/// Pages in memory. Clones share pages until they change them.
+#[derive(Clone, Default)]
 pub struct MemoryStore {
     pages: RefCell<Vec<Rc<Page>>>,
     free: RefCell<Vec<BlockNumber>>,

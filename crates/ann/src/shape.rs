@@ -34,20 +34,21 @@ pub const INLINE_TIDS: usize = 2;
 
 /// Field offsets in an element.
 pub mod at {
-    pub const VERSION: usize = 0;
-    pub const TID_COUNT: usize = 4;
-    pub const LEVEL: usize = 8;
-    pub const INLINE_COUNT: usize = 9;
-    pub const NEIGHBOR_COUNT: usize = 10;
-    pub const SCALE: usize = 12;
-    pub const OFFSET: usize = 16;
-    pub const NORM2: usize = 20;
-    pub const SUM: usize = 24;
-    pub const RESIDUAL: usize = 28;
-    pub const UPPER: usize = 32;
-    pub const OVERFLOW: usize = 36;
-    pub const TIDS: usize = 40;
-    pub const CODE: usize = 52;
+    pub const MARK: usize = 0;
+    pub const VERSION: usize = 4;
+    pub const TID_COUNT: usize = 8;
+    pub const LEVEL: usize = 12;
+    pub const INLINE_COUNT: usize = 13;
+    pub const NEIGHBOR_COUNT: usize = 14;
+    pub const SCALE: usize = 16;
+    pub const OFFSET: usize = 20;
+    pub const NORM2: usize = 24;
+    pub const SUM: usize = 28;
+    pub const RESIDUAL: usize = 32;
+    pub const UPPER: usize = 36;
+    pub const OVERFLOW: usize = 40;
+    pub const TIDS: usize = 44;
+    pub const CODE: usize = 56;
 }
 
 const _: () = assert!(at::TIDS + super::shape::INLINE_TIDS * TID_SIZE == at::CODE);
@@ -213,6 +214,11 @@ fn split(dimensions: usize, m: usize) -> (usize, usize, usize, usize) {
     if whole <= BODY_SIZE && best.0 >= 1.0 / (BODY_SIZE / whole) as f64 { (dimensions, whole, 8, 0) } else { best.1 }
 }
 
+/// What an element of a segment starts with. Segment ids are never reused, and no other page has this number there.
+fn element_mark(segment: u32) -> u32 {
+    segment.wrapping_mul(0x9E37_79B1) ^ 0xE1E3_D7A5
+}
+
 /// An element on a page.
 #[derive(Clone, Copy)]
 pub struct Element<'a> {
@@ -221,6 +227,12 @@ pub struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
+    /// Whether this is an element of that segment: searches look here and not at the page's trailer, which would be one
+    /// more cache miss for each element.
+    pub fn belongs_to(self, segment: u32) -> bool {
+        get_u32(self.bytes, at::MARK) == element_mark(segment)
+    }
+
     /// Changes whenever the neighbors do.
     pub fn version(self) -> u32 {
         get_u32(self.bytes, at::VERSION)
@@ -318,9 +330,10 @@ impl ElementMut<'_> {
     }
 
     /// Fills the whole slot; no TIDs yet.
-    pub fn write(&mut self, new: &NewElement) {
+    pub fn write(&mut self, segment: u32, new: &NewElement) {
         let b = &mut *self.bytes;
         b.fill(0);
+        put_u32(b, at::MARK, element_mark(segment));
         b[at::LEVEL] = new.level;
         put_f32(b, at::SCALE, new.params.scale);
         put_f32(b, at::OFFSET, new.params.offset);

@@ -9,7 +9,7 @@ use super::near::{Frontier, Near, Visited};
 use super::probe::Scaling;
 use super::read::rank_pair;
 use super::select::choose;
-use crate::distance::{Metric, prefetch};
+use crate::distance::{Metric, prefetch, prefetch_line};
 use crate::error::{Error, Result};
 use crate::shape::{MAX_LEVEL, Shape};
 use crate::sq8::Params;
@@ -96,6 +96,7 @@ impl<A: Arena> Codes<A> {
         &self.chunks[node >> self.shift][at..at + self.stride]
     }
 
+    #[inline]
     pub fn code(&self, node: Node) -> &[u8] {
         &self.row(node)[PARAMS_SIZE..][..self.dimensions]
     }
@@ -130,8 +131,13 @@ impl<A: Arena> Codes<A> {
 
     #[inline]
     fn parts(&self, node: Node) -> (&[u8], Scaling, u32) {
-        let p = self.params(node);
-        (self.code(node), Scaling { scale: p.scale, offset: p.offset, norm2: p.norm2 }, p.sum)
+        let (params, rest) = self.row(node).split_at(PARAMS_SIZE);
+        let params: &[u8; PARAMS_SIZE] = params.try_into().expect("a row starts with its parameters");
+        let word =
+            |i: usize| u32::from_ne_bytes([params[4 * i], params[4 * i + 1], params[4 * i + 2], params[4 * i + 3]]);
+        let scaling =
+            Scaling { scale: f32::from_bits(word(0)), offset: f32::from_bits(word(1)), norm2: f32::from_bits(word(2)) };
+        (&rest[..self.dimensions], scaling, word(3))
     }
 }
 
@@ -149,6 +155,9 @@ pub fn level_of(seed: u64, m: usize) -> u8 {
     let uniform = ((x >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
     (-uniform.ln() / (m as f64).ln()).min(f64::from(MAX_LEVEL)) as u8
 }
+
+/// How many candidates ahead of the one being ranked the cache is asked for.
+const PREFETCH_AHEAD: usize = 4;
 
 /// Top bit of a list's count: somebody is changing the list.
 const LOCKED: u32 = 1 << 31;
@@ -186,6 +195,13 @@ impl<A: Arena> Lists<A> {
         let stride = 1 + 2 * self.capacity;
         let at = (i & ((1 << self.shift) - 1)) * stride;
         &self.chunks[i >> self.shift][at..at + stride]
+    }
+
+    /// Starts loading a list that will be read soon.
+    #[inline]
+    fn prefetch(&self, i: usize) {
+        let list = self.list(i);
+        (0..=self.capacity).step_by(16).for_each(|at| prefetch_line(list[at..].as_ptr().cast()));
     }
 
     /// Copies the neighbors. While another thread changes the list the copy may miss or repeat some.
@@ -338,7 +354,9 @@ impl<A: Arena> Graph<A> {
                 poll(done.load(Relaxed))?;
             }
             Ok(())
-        })
+        })?;
+        // Without an error of the leader: stopped from outside.
+        if done.into_inner() < n { Err(Error::Stopped) } else { Ok(()) }
     }
 
     /// Links nodes until none is left.
@@ -377,9 +395,15 @@ impl<A: Arena> Graph<A> {
         }
         scratch.found.clear();
         scratch.found.push(nearest);
+        let mut chosen = Vec::with_capacity(usize::from(level.min(top)) + 1);
         for l in (0..=level.min(top)).rev() {
             self.beam(own, node, l, scratch);
-            self.connect(node, own, l, scratch);
+            chosen.push((l, self.select(&scratch.found, self.lists(l).capacity)));
+        }
+        // Invariant: who meets a node on some level finds its neighbors on that level and all below. Else another
+        // thread would come down through it and find nobody there.
+        for (l, links) in chosen.into_iter().rev() {
+            self.connect(node, own, l, links, scratch);
         }
         if level > top {
             self.raise_entry(node, level);
@@ -420,9 +444,17 @@ impl<A: Arena> Graph<A> {
                 break;
             }
             self.neighbors(near.slot(), level, &mut s.neighbors);
+            if level == 0
+                && let Some(&Reverse(next)) = s.frontier.peek()
+            {
+                self.ground.prefetch(next.slot() as usize);
+            }
             s.neighbors.retain(|&n| s.visited.insert(n));
-            s.neighbors.iter().for_each(|&n| prefetch(self.codes.row(n)));
-            for &n in &s.neighbors {
+            s.neighbors.iter().take(PREFETCH_AHEAD).for_each(|&n| prefetch(self.codes.row(n)));
+            for (i, &n) in s.neighbors.iter().enumerate() {
+                if let Some(&later) = s.neighbors.get(i + PREFETCH_AHEAD) {
+                    prefetch(self.codes.row(later));
+                }
                 let near = Near::new(self.distance(own, n), n);
                 if s.results.len() < self.ef_construction {
                     s.results.push(near);
@@ -440,27 +472,26 @@ impl<A: Arena> Graph<A> {
         s.found.sort_unstable();
     }
 
-    /// Chooses neighbors from `found` and links both ways.
-    fn connect(&self, node: Node, own: (&[u8], Scaling, u32), level: u8, scratch: &mut Scratch) {
-        let (lists, index) = match level {
-            0 => (&self.ground, node as usize),
-            _ => (&self.upper, self.upper_index(node, level) as usize),
-        };
-        let chosen = self.select(&scratch.found, lists.capacity);
-        lists.update(index, &mut scratch.links, |links| {
-            // Others may have linked to us already, having met us on a higher level.
-            let early: Vec<Link> = links.drain(..).filter(|l| chosen.iter().all(|c| c.node != l.node)).collect();
-            let room = lists.capacity - chosen.len();
-            links.extend(chosen.iter().copied().chain(early.into_iter().take(room)));
-            links.sort_unstable_by_key(|l| Near::new(l.distance, l.node));
+    fn lists(&self, level: u8) -> &Lists<A> {
+        if level == 0 { &self.ground } else { &self.upper }
+    }
+
+    fn list_index(&self, node: Node, level: u8) -> usize {
+        if level == 0 { node as usize } else { self.upper_index(node, level) as usize }
+    }
+
+    /// Links `node`, which nobody knows on this level yet, both ways.
+    fn connect(&self, node: Node, own: (&[u8], Scaling, u32), level: u8, chosen: Vec<Link>, scratch: &mut Scratch) {
+        let lists = self.lists(level);
+        lists.update(self.list_index(node, level), &mut scratch.links, |links| {
+            links.clone_from(&chosen);
             true
         });
+        if level == 0 {
+            chosen.iter().for_each(|link| self.ground.prefetch(link.node as usize));
+        }
         for link in chosen {
-            let index = match level {
-                0 => link.node as usize,
-                _ => self.upper_index(link.node, level) as usize,
-            };
-            lists.update(index, &mut scratch.links, |links| {
+            lists.update(self.list_index(link.node, level), &mut scratch.links, |links| {
                 self.add_back(links, lists.capacity, node, own, link.distance)
             });
         }

@@ -194,7 +194,7 @@ impl<A: Arena> Layout<'_, A> {
         emit: &mut impl FnMut(BlockNumber, &Page) -> Result<()>,
     ) -> Result<()> {
         let per_page = run.slots.per_page as usize;
-        let mut filler = Filler::new(self, kind);
+        let mut filler = Filler::new(self, segment, kind);
         for (i, block) in (run.start..run.end()).enumerate() {
             let first = i * per_page;
             let used = per_page.min(run.count - first);
@@ -214,6 +214,7 @@ impl<A: Arena> Layout<'_, A> {
 /// Fills slots of one kind in order.
 struct Filler<'a, A: Arena> {
     layout: &'a Layout<'a, A>,
+    segment: u32,
     kind: Kind,
     /// (node, level) of each upper list, in the order of the lists.
     upper_owners: Vec<(Node, u8)>,
@@ -221,13 +222,13 @@ struct Filler<'a, A: Arena> {
 }
 
 impl<'a, A: Arena> Filler<'a, A> {
-    fn new(layout: &'a Layout<'a, A>, kind: Kind) -> Self {
+    fn new(layout: &'a Layout<'a, A>, segment: u32, kind: Kind) -> Self {
         let mut upper_owners = Vec::new();
         if kind == Kind::Upper {
             let nodes = 0..layout.graph.codes().len() as Node;
             upper_owners.extend(nodes.flat_map(|n| (1..=layout.graph.level(n)).map(move |level| (n, level))));
         }
-        Self { layout, kind, upper_owners, nodes: Vec::new() }
+        Self { layout, segment, kind, upper_owners, nodes: Vec::new() }
     }
 
     fn fill(&mut self, page: &mut Page, slot: Slot, at: usize) -> Result<()> {
@@ -256,7 +257,10 @@ impl<'a, A: Arena> Filler<'a, A> {
         let params = l.graph.codes().params(node);
         let mut element = l.shape.view_mut(page, slot);
         let code = l.graph.codes().code(node);
-        element.write(&NewElement { level, upper, params: &params, code, tails: &tails, neighbors: &neighbors });
+        element.write(
+            self.segment,
+            &NewElement { level, upper, params: &params, code, tails: &tails, neighbors: &neighbors },
+        );
         let tids = l.tids.of(node);
         let count = tids.len() as u32;
         tids.take(INLINE_TIDS).for_each(|tid| assert!(element.push_inline(tid), "a new element has room"));

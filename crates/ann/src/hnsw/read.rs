@@ -32,13 +32,33 @@ pub struct Ranked {
     pub residual: f32,
 }
 
-/// A stored code with what belongs to it.
-#[derive(Clone, Debug)]
-pub struct Coded {
-    pub slot: Slot,
-    pub code: Vec<u8>,
-    pub scaling: Scaling,
-    pub sum: u32,
+/// A code with what a distance to it needs.
+pub type CodeRef<'a> = (&'a [u8], Scaling, u32);
+
+/// Copies of stored codes.
+pub struct CodeBlock {
+    dimensions: usize,
+    bytes: Vec<u8>,
+    parts: Vec<(Slot, Scaling, u32)>,
+}
+
+impl CodeBlock {
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub fn slot(&self, i: usize) -> Slot {
+        self.parts[i].0
+    }
+
+    pub fn get(&self, i: usize) -> CodeRef<'_> {
+        let (_, scaling, sum) = self.parts[i];
+        (&self.bytes[i * self.dimensions..][..self.dimensions], scaling, sum)
+    }
 }
 
 fn check(page: &Page, block: BlockNumber, segment: u32, kind: Kind, index: u32) -> Result<()> {
@@ -56,12 +76,27 @@ fn scaling(e: Element) -> Scaling {
 impl<'a, S: PageStore> Segment<'a, S> {
     /// Shows an element.
     pub fn element<R>(&self, slot: Slot, look: impl FnOnce(Element) -> R) -> Result<R> {
-        let slots = self.shape.element;
-        let block = slots.block(slot);
-        self.store.read(block, |page| {
-            check(page, block, self.id, Kind::Element, slots.index(slot))?;
-            Ok(look(self.shape.view(page, slot)))
-        })?
+        let mut look = Some(look);
+        let mut result = Err(Error::Stopped);
+        self.store.read_each(&[self.shape.neighbors_place(slot)], |_, page| {
+            let element = self.shape.view(page, slot);
+            if !element.belongs_to(self.id) {
+                result = Err(self.stray(page, slot));
+            } else if let Some(look) = look.take() {
+                result = Ok(look(element));
+            }
+        })?;
+        result
+    }
+
+    /// What is wrong with a slot that something took for an element.
+    #[cold]
+    fn stray(&self, page: &Page, slot: Slot) -> Error {
+        let (slots, block) = (self.shape.element, self.shape.element.block(slot));
+        match check(page, block, self.id, Kind::Element, slots.index(slot)) {
+            Err(error) => error,
+            Ok(()) => Error::corrupt(block, format!("has a damaged element in slot {}", slots.index(slot))),
+        }
     }
 
     /// Shows a slot of another kind of page.
@@ -85,11 +120,11 @@ impl<'a, S: PageStore> Segment<'a, S> {
         let mut sums: Vec<(f64, Scaling)> = Vec::new();
         self.store.read_each(places, |i, page| {
             let slot = slots[i];
-            if let Err(e) = check(page, places[i].block, self.id, Kind::Element, shape.element.index(slot)) {
-                bad.get_or_insert(e);
+            let e = shape.view(page, slot);
+            if !e.belongs_to(self.id) {
+                bad.get_or_insert_with(|| self.stray(page, slot));
                 return;
             }
-            let e = shape.view(page, slot);
             let scaling = scaling(e);
             let sum = probe.part(0..shape.head_code, e.head_code(), scaling);
             let rank = if shape.tails == 0 { probe.rank(sum, scaling) } else { 0.0 };
@@ -122,36 +157,40 @@ impl<'a, S: PageStore> Segment<'a, S> {
     }
 
     /// Copies the codes of `slots`.
-    pub fn codes(&self, slots: &[Slot]) -> Result<Vec<Coded>> {
+    pub fn codes(&self, slots: &[Slot]) -> Result<CodeBlock> {
         let shape = self.shape;
         let places: Vec<Place> = slots.iter().map(|&s| shape.element.place(s, shape.distance_len())).collect();
-        let mut out = Vec::with_capacity(slots.len());
+        let mut block = CodeBlock {
+            dimensions: shape.dimensions,
+            bytes: vec![0; slots.len() * shape.dimensions],
+            parts: Vec::with_capacity(slots.len()),
+        };
         let mut bad = None;
         self.store.read_each(&places, |i, page| {
-            if let Err(e) = check(page, places[i].block, self.id, Kind::Element, shape.element.index(slots[i])) {
-                bad.get_or_insert(e);
+            let e = shape.view(page, slots[i]);
+            if !e.belongs_to(self.id) {
+                bad.get_or_insert_with(|| self.stray(page, slots[i]));
                 return;
             }
-            let e = shape.view(page, slots[i]);
-            let mut code = Vec::with_capacity(shape.dimensions);
-            code.extend_from_slice(e.head_code());
-            out.push(Coded { slot: slots[i], code, scaling: scaling(e), sum: e.sum() });
+            block.bytes[i * shape.dimensions..][..shape.head_code].copy_from_slice(e.head_code());
+            block.parts.push((slots[i], scaling(e), e.sum()));
         })?;
         if let Some(error) = bad {
             return Err(error);
         }
         if shape.tails > 0 {
-            for coded in &mut out {
-                self.append_tails(coded)?;
+            for (i, &slot) in slots.iter().enumerate() {
+                self.copy_tails(slot, &mut block.bytes[i * shape.dimensions..][..shape.dimensions])?;
             }
         }
-        Ok(out)
+        Ok(block)
     }
 
-    fn append_tails(&self, coded: &mut Coded) -> Result<()> {
-        for (i, tail) in self.tails(coded.slot)?.into_iter().enumerate() {
-            let len = self.shape.tail_range(i).len();
-            self.slot(Kind::Tail, self.shape.tail, tail, |b| coded.code.extend_from_slice(&b[..len]))?;
+    fn copy_tails(&self, slot: Slot, code: &mut [u8]) -> Result<()> {
+        for (i, tail) in self.tails(slot)?.into_iter().enumerate() {
+            let part = &mut code[self.shape.tail_range(i)];
+            let len = part.len();
+            self.slot(Kind::Tail, self.shape.tail, tail, |b| part.copy_from_slice(&b[..len]))?;
         }
         Ok(())
     }
@@ -202,7 +241,8 @@ impl<'a, S: PageStore> Segment<'a, S> {
 }
 
 /// `-dot`, squared distance or L1 between two stored codes: ranks as [`Probe::rank`] gives, between elements.
-pub fn rank_pair(metric: crate::distance::Metric, a: (&[u8], Scaling, u32), b: (&[u8], Scaling, u32)) -> f32 {
+#[inline]
+pub fn rank_pair(metric: crate::distance::Metric, a: CodeRef, b: CodeRef) -> f32 {
     use crate::distance::{Metric, kernels};
     let (ca, sa, suma) = a;
     let (cb, sb, sumb) = b;

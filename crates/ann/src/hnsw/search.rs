@@ -148,7 +148,7 @@ impl Beam {
 
     /// Elements ranked so far.
     pub fn visited(&self) -> usize {
-        self.visited.len()
+        self.visited.count()
     }
 
     /// Whether everything reachable was returned.
@@ -188,6 +188,9 @@ impl Beam {
             self.frontier.pop();
             segment.store.check_interrupts()?;
             segment.neighbors(near.slot(), &mut neighbors)?;
+            if let Some(&Reverse(next)) = self.frontier.peek() {
+                segment.store.prefetch(segment.shape.neighbors_place(next.slot()));
+            }
             neighbors.retain(|&slot| self.visited.insert(slot));
             let mut ranked = std::mem::take(&mut self.ranked);
             segment.rank(probe, &neighbors, &mut self.places, &mut ranked)?;
