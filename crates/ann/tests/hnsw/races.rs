@@ -121,7 +121,7 @@ fn rows_that_join_an_element_race_with_rows_and_vacuum() {
         race.rows[..equal].fill(twin);
         let start = inserted(&race.parameters, &race.rows[..race.base]);
         race.insert_against(&start, &[race.base + 2], |store| race.row(store, race.base + 2));
-        let dead = |row: u32| row % 2 == 0 && (row as usize) < equal;
+        let dead = |row: u32| row.is_multiple_of(2) && (row as usize) < equal;
         race.everywhere(
             &start,
             |store| race.row(store, race.base),
@@ -139,7 +139,7 @@ fn vacuum_that_races_with_inserts_and_sealing_removes_the_dead_and_no_others() {
     race.rows[..45].fill(popular);
     let start = inserted(&race.parameters, &race.rows[..90]);
     assert!(Directory::read(&start).expect("sound").1.segments.len() > 1);
-    let dead = |row: u32| row % 3 == 0 && row < 90;
+    let dead = |row: u32| row.is_multiple_of(3) && row < 90;
     race.everywhere(
         &start,
         |store| _ = vacuum(store, &race.parameters.shape(), dead).expect("sound"),
