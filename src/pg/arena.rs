@@ -204,6 +204,10 @@ impl Arena for BuildArena {
         Ok(Bytes::Memory(memory))
     }
 
+    fn charge(&mut self, len: usize) {
+        self.used = self.used.saturating_add(len);
+    }
+
     fn words(&mut self, len: usize) -> Result<Words> {
         if !self.fits(len * 4) {
             return Ok(Words::Mapped(self.map(len * 4)));
