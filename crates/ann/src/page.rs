@@ -242,8 +242,7 @@ pub const MAX_UNIT_PAGES: usize = 4;
 
 /// A change of at most [`MAX_UNIT_PAGES`] pages. Dropping it without `commit` changes nothing.
 ///
-/// Lock order: segment head, element page, upper page, overflow page, tail page; a unit takes at most one existing
-/// page of each kind.
+/// Lock order: metapage, segment head, element pages by block number, upper page, overflow page, tail page.
 pub trait Unit {
     /// Locks the page for others' writes and shows it, without changing it, until the unit ends.
     fn shared(&mut self, block: BlockNumber) -> Result<&Page>;

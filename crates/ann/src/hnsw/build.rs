@@ -141,11 +141,6 @@ impl<A: Arena> Codes<A> {
     }
 }
 
-/// Bytes that building takes for each row, codes included.
-pub fn bytes_per_row(dimensions: usize, m: usize) -> usize {
-    (PARAMS_SIZE + dimensions).next_multiple_of(8) + 2 * m * 8 + m + 16
-}
-
 /// Level of the `n`-th element of a segment: geometric with mean `1 / ln m` (Malkov & Yashunin 2018, section 4.1).
 pub fn level_of(seed: u64, m: usize) -> u8 {
     let mut x = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);

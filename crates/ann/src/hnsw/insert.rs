@@ -10,12 +10,12 @@
 
 use super::near::Near;
 use super::probe::{Probe, Scaling};
-use super::read::{Coded, Segment, rank_pair};
+use super::read::{CodeBlock, CodeRef, Segment, rank_pair};
 use super::search::{Accept, Beam, beam_upper, descend};
 use super::select::choose;
 use crate::error::{Error, Result};
 use crate::index::{Head, fill_index};
-use crate::page::{BlockNumber, Kind, NONE, PageStore, Tag, Unit};
+use crate::page::{BlockNumber, Kind, MAX_UNIT_PAGES, NONE, PageStore, Tag, Unit};
 use crate::shape::{
     CHUNK, CHUNK_TIDS, HeapTid, NewElement, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper, write_chunk,
     write_upper,
@@ -45,6 +45,19 @@ struct Found {
     near: Near,
     /// The element's record at the level; [`NONE`] at level 0.
     record: Slot,
+}
+
+/// The element being inserted.
+struct Own<'a> {
+    slot: Slot,
+    code: CodeRef<'a>,
+}
+
+/// A neighbor list to be written if its version is still the same.
+struct Plan {
+    near: Near,
+    version: u32,
+    list: Vec<Slot>,
 }
 
 /// Tries to update a neighbor list that others keep changing; then the back-link is given up. It costs reachability,
@@ -98,8 +111,8 @@ impl<S: PageStore> Segment<'_, S> {
     fn insert_linked(&self, head: &Head, ef_construction: usize, row: &NewRow) -> Result<Option<Outcome>> {
         let levels = self.candidates(head, ef_construction, row)?;
         let codes = self.codes(&levels[0].iter().map(|f| f.near.slot()).collect::<Vec<_>>())?;
-        if let Some(twin) = codes.iter().find(|c| same(c, row)) {
-            return self.add_tid(twin.slot, row).map(Some);
+        if let Some(twin) = (0..codes.len()).find(|&i| same(codes.get(i), row)) {
+            return self.add_tid(codes.slot(twin), row).map(Some);
         }
         let chosen = self.choose_all(&levels, &codes)?;
         let Some((tails, records)) = self.put_parts(row, &chosen)? else { return Ok(Some(Outcome::Sealed)) };
@@ -110,16 +123,14 @@ impl<S: PageStore> Segment<'_, S> {
         else {
             return Ok(Some(Outcome::Sealed));
         };
-        let own = Coded { slot, code: row.code.to_vec(), scaling: scaling(row.params), sum: row.params.sum };
-        for (level, found) in chosen.iter().enumerate().rev() {
-            for f in found {
+        let own = Own { slot, code: (row.code, scaling(row.params), row.params.sum) };
+        for level in (1..chosen.len()).rev() {
+            for found in &chosen[level] {
                 self.store.check_interrupts()?;
-                match level {
-                    0 => self.link_back(f.near, &own)?,
-                    _ => self.link_back_upper(f, level as u8, &own, records[level - 1])?,
-                }
+                self.link_back_upper(found, &own, records[level - 1])?;
             }
         }
+        self.link_all_back(&chosen[0], &own)?;
         if row.level > head.entry_level {
             self.raise_entry(slot, row.level)?;
         }
@@ -152,7 +163,7 @@ impl<S: PageStore> Segment<'_, S> {
     }
 
     /// Applies the heuristic to each level; `ground_codes` are the codes of level 0's candidates.
-    fn choose_all(&self, levels: &[Vec<Found>], ground_codes: &[Coded]) -> Result<Vec<Vec<Found>>> {
+    fn choose_all(&self, levels: &[Vec<Found>], ground_codes: &CodeBlock) -> Result<Vec<Vec<Found>>> {
         levels
             .iter()
             .enumerate()
@@ -165,15 +176,16 @@ impl<S: PageStore> Segment<'_, S> {
                     &upper_codes
                 };
                 let distances: Vec<f32> = found.iter().map(|f| f.near.distance()).collect();
-                let chosen =
-                    choose(&distances, self.shape.max_neighbors(level as u8), |i, j| self.pair(&codes[i], &codes[j]));
+                let chosen = choose(&distances, self.shape.max_neighbors(level as u8), |i, j| {
+                    self.pair(codes.get(i), codes.get(j))
+                });
                 Ok(chosen.into_iter().map(|(i, _)| Found { near: found[i].near, record: found[i].record }).collect())
             })
             .collect()
     }
 
-    fn pair(&self, a: &Coded, b: &Coded) -> f32 {
-        rank_pair(self.shape.metric, (&a.code, a.scaling, a.sum), (&b.code, b.scaling, b.sum))
+    fn pair(&self, a: CodeRef, b: CodeRef) -> f32 {
+        rank_pair(self.shape.metric, a, b)
     }
 
     /// Writes what the element will point to: its tails and its upper records, lowest level first. `None`: sealed.
@@ -294,48 +306,93 @@ impl<S: PageStore> Segment<'_, S> {
         Ok(())
     }
 
-    /// Offers the new element to a level-0 list.
-    fn link_back(&self, to: Near, own: &Coded) -> Result<()> {
-        let mut list = Vec::new();
-        let block = self.shape.element.block(to.slot());
+    /// Offers the new element to the level-0 lists of its neighbors: plans are made outside any lock, and as many as
+    /// fit are written as one unit.
+    fn link_all_back(&self, neighbors: &[Found], own: &Own) -> Result<()> {
+        let mut waiting: Vec<Near> = neighbors.iter().map(|f| f.near).collect();
+        // One page after the other, so that lists on one page share a unit.
+        waiting.sort_unstable_by_key(|near| near.slot());
         for _ in 0..LINK_TRIES {
-            let version = self.neighbors(to.slot(), &mut list)?;
-            if list.contains(&own.slot) {
+            let mut again = Vec::new();
+            let mut plans: Vec<Plan> = Vec::new();
+            for near in waiting {
+                self.store.check_interrupts()?;
+                let Some(plan) = self.plan_back_link(near, own)? else { continue };
+                if self.pages_of(&plans, &plan) > MAX_UNIT_PAGES {
+                    self.write_plans(std::mem::take(&mut plans), &mut again)?;
+                }
+                plans.push(plan);
+            }
+            self.write_plans(plans, &mut again)?;
+            if again.is_empty() {
                 return Ok(());
             }
-            list.push(own.slot);
-            if list.len() > self.shape.max_neighbors(0) {
-                let Some(shorter) = self.prune(to, &list, own)? else { return Ok(()) };
-                list = shorter;
-            }
-            let mut unit = self.store.unit();
-            let page = unit.page(block)?;
-            page.expect(block, self.id, Kind::Element)?;
-            let mut element = self.shape.view_mut(page, to.slot());
-            if element.as_ref().version() == version {
-                element.set_neighbors(&list);
-                return unit.commit();
-            }
+            waiting = again;
         }
         Ok(())
     }
 
+    /// Pages that a unit of these plans would change. Plans come in the order of their pages.
+    fn pages_of(&self, plans: &[Plan], next: &Plan) -> usize {
+        let mut blocks: Vec<u32> =
+            plans.iter().chain([next]).map(|p| self.shape.element.block(p.near.slot())).collect();
+        blocks.dedup();
+        blocks.len()
+    }
+
+    /// The list of a neighbor with the new element in it; `None` if it has no place there.
+    fn plan_back_link(&self, near: Near, own: &Own) -> Result<Option<Plan>> {
+        let mut list = Vec::new();
+        let version = self.neighbors(near.slot(), &mut list)?;
+        if list.contains(&own.slot) {
+            return Ok(None);
+        }
+        list.push(own.slot);
+        if list.len() > self.shape.max_neighbors(0) {
+            let Some(kept) = self.prune(near, &list, own)? else { return Ok(None) };
+            list = kept;
+        }
+        Ok(Some(Plan { near, version, list }))
+    }
+
+    /// Writes lists that nobody has changed since they were read; the others go to `again`.
+    fn write_plans(&self, plans: Vec<Plan>, again: &mut Vec<Near>) -> Result<()> {
+        let (mut unit, mut any) = (self.store.unit(), false);
+        for plan in plans {
+            let slot = plan.near.slot();
+            let block = self.shape.element.block(slot);
+            let page = unit.page(block)?;
+            page.expect(block, self.id, Kind::Element)?;
+            let mut element = self.shape.view_mut(page, slot);
+            if element.as_ref().version() == plan.version {
+                element.set_neighbors(&plan.list);
+                any = true;
+            } else {
+                again.push(plan.near);
+            }
+        }
+        if any { unit.commit() } else { Ok(()) }
+    }
+
     /// The list that is left when the heuristic drops one of `list`, whose last is `own`; `None` if it drops `own`.
-    fn prune(&self, to: Near, list: &[Slot], own: &Coded) -> Result<Option<Vec<Slot>>> {
-        let mut codes = self.codes(&list[..list.len() - 1])?;
-        let owner = self.codes(&[to.slot()])?.remove(0);
-        codes.push(own.clone());
+    fn prune(&self, to: Near, list: &[Slot], own: &Own) -> Result<Option<Vec<Slot>>> {
+        let others = list.len() - 1;
+        let mut slots = list.to_vec();
+        slots[others] = to.slot();
+        let codes = self.codes(&slots)?;
+        let owner = codes.get(others);
+        let code = |i: usize| if i == others { own.code } else { codes.get(i) };
         let mut order: Vec<(Near, usize)> =
-            codes.iter().enumerate().map(|(i, c)| (Near::new(self.pair(&owner, c), c.slot), i)).collect();
+            (0..list.len()).map(|i| (Near::new(self.pair(owner, code(i)), list[i]), i)).collect();
         order.sort_unstable();
         let distances: Vec<f32> = order.iter().map(|(near, _)| near.distance()).collect();
-        let chosen = choose(&distances, list.len() - 1, |i, j| self.pair(&codes[order[i].1], &codes[order[j].1]));
+        let chosen = choose(&distances, others, |i, j| self.pair(code(order[i].1), code(order[j].1)));
         let kept: Vec<Slot> = chosen.into_iter().map(|(i, _)| order[i].0.slot()).collect();
         Ok(kept.contains(&own.slot).then_some(kept))
     }
 
     /// Offers the new element to a list above level 0.
-    fn link_back_upper(&self, to: &Found, _level: u8, own: &Coded, own_record: Slot) -> Result<()> {
+    fn link_back_upper(&self, to: &Found, own: &Own, own_record: Slot) -> Result<()> {
         let slots = self.shape.upper;
         let block = slots.block(to.record);
         for _ in 0..LINK_TRIES {
@@ -430,8 +487,8 @@ fn scaling(params: &Params) -> Scaling {
     Scaling { scale: params.scale, offset: params.offset, norm2: params.norm2 }
 }
 
-fn same(coded: &Coded, row: &NewRow) -> bool {
-    coded.scaling.scale == row.params.scale && coded.scaling.offset == row.params.offset && coded.code == row.code
+fn same((code, scaling, _): CodeRef, row: &NewRow) -> bool {
+    scaling.scale == row.params.scale && scaling.offset == row.params.offset && code == row.code
 }
 
 fn write_element(

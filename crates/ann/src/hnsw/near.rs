@@ -43,7 +43,8 @@ impl Default for Visited {
 }
 
 impl Visited {
-    pub fn len(&self) -> usize {
+    /// Slots in the set.
+    pub fn count(&self) -> usize {
         self.len
     }
 
@@ -111,6 +112,6 @@ mod tests {
         let mut visited = Visited::default();
         assert!((0..10_000).all(|i| visited.insert(i * 7)));
         assert!(!(0..10_000).any(|i| visited.insert(i * 7)));
-        assert_eq!(visited.len(), 10_000);
+        assert_eq!(visited.count(), 10_000);
     }
 }

@@ -32,13 +32,33 @@ pub struct Ranked {
     pub residual: f32,
 }
 
-/// A stored code with what belongs to it.
-#[derive(Clone, Debug)]
-pub struct Coded {
-    pub slot: Slot,
-    pub code: Vec<u8>,
-    pub scaling: Scaling,
-    pub sum: u32,
+/// A code with what a distance to it needs.
+pub type CodeRef<'a> = (&'a [u8], Scaling, u32);
+
+/// Copies of stored codes.
+pub struct CodeBlock {
+    dimensions: usize,
+    bytes: Vec<u8>,
+    parts: Vec<(Slot, Scaling, u32)>,
+}
+
+impl CodeBlock {
+    pub fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub fn slot(&self, i: usize) -> Slot {
+        self.parts[i].0
+    }
+
+    pub fn get(&self, i: usize) -> CodeRef<'_> {
+        let (_, scaling, sum) = self.parts[i];
+        (&self.bytes[i * self.dimensions..][..self.dimensions], scaling, sum)
+    }
 }
 
 fn check(page: &Page, block: BlockNumber, segment: u32, kind: Kind, index: u32) -> Result<()> {
@@ -137,10 +157,14 @@ impl<'a, S: PageStore> Segment<'a, S> {
     }
 
     /// Copies the codes of `slots`.
-    pub fn codes(&self, slots: &[Slot]) -> Result<Vec<Coded>> {
+    pub fn codes(&self, slots: &[Slot]) -> Result<CodeBlock> {
         let shape = self.shape;
         let places: Vec<Place> = slots.iter().map(|&s| shape.element.place(s, shape.distance_len())).collect();
-        let mut out = Vec::with_capacity(slots.len());
+        let mut block = CodeBlock {
+            dimensions: shape.dimensions,
+            bytes: vec![0; slots.len() * shape.dimensions],
+            parts: Vec::with_capacity(slots.len()),
+        };
         let mut bad = None;
         self.store.read_each(&places, |i, page| {
             let e = shape.view(page, slots[i]);
@@ -148,25 +172,25 @@ impl<'a, S: PageStore> Segment<'a, S> {
                 bad.get_or_insert_with(|| self.stray(page, slots[i]));
                 return;
             }
-            let mut code = Vec::with_capacity(shape.dimensions);
-            code.extend_from_slice(e.head_code());
-            out.push(Coded { slot: slots[i], code, scaling: scaling(e), sum: e.sum() });
+            block.bytes[i * shape.dimensions..][..shape.head_code].copy_from_slice(e.head_code());
+            block.parts.push((slots[i], scaling(e), e.sum()));
         })?;
         if let Some(error) = bad {
             return Err(error);
         }
         if shape.tails > 0 {
-            for coded in &mut out {
-                self.append_tails(coded)?;
+            for (i, &slot) in slots.iter().enumerate() {
+                self.copy_tails(slot, &mut block.bytes[i * shape.dimensions..][..shape.dimensions])?;
             }
         }
-        Ok(out)
+        Ok(block)
     }
 
-    fn append_tails(&self, coded: &mut Coded) -> Result<()> {
-        for (i, tail) in self.tails(coded.slot)?.into_iter().enumerate() {
-            let len = self.shape.tail_range(i).len();
-            self.slot(Kind::Tail, self.shape.tail, tail, |b| coded.code.extend_from_slice(&b[..len]))?;
+    fn copy_tails(&self, slot: Slot, code: &mut [u8]) -> Result<()> {
+        for (i, tail) in self.tails(slot)?.into_iter().enumerate() {
+            let part = &mut code[self.shape.tail_range(i)];
+            let len = part.len();
+            self.slot(Kind::Tail, self.shape.tail, tail, |b| part.copy_from_slice(&b[..len]))?;
         }
         Ok(())
     }
@@ -220,7 +244,7 @@ impl<'a, S: PageStore> Segment<'a, S> {
 
 /// `-dot`, squared distance or L1 between two stored codes: ranks as [`Probe::rank`] gives, between elements.
 #[inline]
-pub fn rank_pair(metric: crate::distance::Metric, a: (&[u8], Scaling, u32), b: (&[u8], Scaling, u32)) -> f32 {
+pub fn rank_pair(metric: crate::distance::Metric, a: CodeRef, b: CodeRef) -> f32 {
     use crate::distance::{Metric, kernels};
     let (ca, sa, suma) = a;
     let (cb, sb, sumb) = b;

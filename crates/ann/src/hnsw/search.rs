@@ -148,7 +148,7 @@ impl Beam {
 
     /// Elements ranked so far.
     pub fn visited(&self) -> usize {
-        self.visited.len()
+        self.visited.count()
     }
 
     /// Whether everything reachable was returned.

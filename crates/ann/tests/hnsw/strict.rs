@@ -100,7 +100,7 @@ struct Held {
     block: BlockNumber,
     shared: bool,
     /// Where this page's kind stands in the order of locks; `None`: it was allocated here.
-    rank: Option<usize>,
+    rank: Option<(usize, BlockNumber)>,
 }
 
 pub struct StrictUnit<'a> {
@@ -115,7 +115,9 @@ impl<'a> StrictUnit<'a> {
     fn hold(&mut self, block: BlockNumber, shared: bool, kind: Option<Kind>) {
         use Kind::*;
         let order = [Meta, SegmentHead, Element, Upper, Overflow, Tail];
-        let rank = kind.and_then(|kind| order.iter().position(|&k| k == kind));
+        // Element pages among themselves are locked by block number; of other kinds a unit locks one existing page.
+        let within = if kind == Some(Element) { block } else { 0 };
+        let rank = kind.and_then(|kind| order.iter().position(|&k| k == kind)).map(|rank| (rank, within));
         let clash = self.held.iter().find(|h| h.rank.is_some() && h.rank >= rank);
         assert!(!self.orderly || clash.is_none(), "block {block} ({kind:?}) is locked out of order");
         self.held.push(Held { block, shared, rank });
