@@ -23,7 +23,7 @@ pub struct GenericUnit<'a> {
     state: *mut pg_sys::GenericXLogState,
     changed: Vec<Changed>,
     /// Pinned and locked, changed or not.
-    locked: Vec<pg_sys::Buffer>,
+    locked: Vec<(BlockNumber, pg_sys::Buffer)>,
 }
 
 impl<'a> GenericUnit<'a> {
@@ -45,16 +45,20 @@ impl<'a> GenericUnit<'a> {
     }
 
     fn lock(&mut self, block: BlockNumber, mode: i32) -> Result<pg_sys::Buffer> {
+        // Only a damaged pointer leads here; a second lock would wait for the first for ever.
+        if self.locked.iter().any(|&(held, _)| held == block) {
+            return Err(Error::corrupt(block, "is pointed to as two different pages"));
+        }
         let buffer = self.store.pin(block)?;
         // SAFETY: the buffer is pinned.
         unsafe { pg_sys::LockBuffer(buffer, mode) };
-        self.locked.push(buffer);
+        self.locked.push((block, buffer));
         Ok(buffer)
     }
 
     /// Unlocks and unpins everything.
     fn release(&mut self) {
-        for buffer in self.locked.drain(..).rev() {
+        for (_, buffer) in self.locked.drain(..).rev() {
             // SAFETY: pinned and locked by this unit.
             unsafe { pg_sys::UnlockReleaseBuffer(buffer) };
         }
@@ -79,7 +83,7 @@ impl<'a> GenericUnit<'a> {
                 // SAFETY: pinned and locked.
                 let page = unsafe { page_of(buffer) };
                 if page.is_zero() || page.tag().is_some_and(|tag| tag.kind == Kind::Free) {
-                    self.locked.push(buffer);
+                    self.locked.push((block, buffer));
                     return Ok(Some((block, buffer)));
                 }
                 // SAFETY: pinned and locked above.
@@ -99,7 +103,7 @@ impl<'a> GenericUnit<'a> {
             // Before we had the lock, vacuum may have put the zero page into the map and another session taken it.
             // SAFETY: pinned and locked.
             if unsafe { page_of(buffer) }.is_zero() {
-                self.locked.push(buffer);
+                self.locked.push((block, buffer));
                 return (block, buffer);
             }
             // SAFETY: pinned and locked above.
