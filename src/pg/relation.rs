@@ -69,12 +69,15 @@ impl Index {
 
     /// The metric of the operator class, from its support function.
     pub fn metric(self) -> Metric {
-        // SAFETY: the index has a first column, whose operator class has support function 1 (amvalidate; CREATE OPERATOR
-        // CLASS is for superusers), which takes nothing and returns int4.
-        let number = unsafe {
-            let info = pg_sys::index_getprocinfo(self.0, 1, 1);
-            pg_sys::FunctionCall0Coll(info, pg_sys::InvalidOid).value() as i32
-        };
+        // SAFETY: the index has a first column; an ERROR if its operator class has no support function 1.
+        let info = unsafe { pg_sys::index_getprocinfo(self.0, 1, 1) };
+        // SAFETY: the lookup entry lives with the open relation.
+        if !super::validate::tells_metric(unsafe { (*info).fn_oid }) {
+            let message = format!("the operator class of index \"{}\" does not tell its metric", self.name());
+            raise(PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, message);
+        }
+        // SAFETY: the function takes nothing and returns int4, as was just checked.
+        let number = unsafe { pg_sys::FunctionCall0Coll(info, pg_sys::InvalidOid).value() as i32 };
         match number {
             1 => Metric::L2,
             2 => Metric::InnerProduct,

@@ -1,16 +1,45 @@
 //! Whether an operator class fits the access method.
 
 use pgrx::{PgLogLevel, PgSqlErrorCode, ereport, pg_guard, pg_sys};
+use std::ffi::CStr;
 
 /// Strategy of the distance operator.
 const DISTANCE: i16 = 1;
 /// Support function that tells the metric.
 const METRIC: i16 = 1;
 
-fn complain(family: &str, what: String) -> bool {
-    let message = format!("operator family {family} of access method hybrid {what}");
+/// Says what is wrong with the operator family `family`; false.
+fn complain(family: &str, what: &str) -> bool {
+    let message = format!("operator family \"{family}\" of access method hybrid {what}");
     ereport!(PgLogLevel::INFO, PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, message);
     false
+}
+
+/// A function's name with its argument types, as PostgreSQL's own validators print it.
+fn signature(function: pg_sys::Oid) -> String {
+    // SAFETY: formats a function's name into a palloc'd C string.
+    unsafe { CStr::from_ptr(pg_sys::format_procedure(function)) }.to_string_lossy().into_owned()
+}
+
+fn family_name(family: pg_sys::Oid) -> String {
+    let cache = pg_sys::SysCacheIdentifier::OPFAMILYOID as i32;
+    // SAFETY: a lookup in a system cache by OID; the tuple, if there is one, is a pg_opfamily row, released after use.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(cache, family.into());
+        if tuple.is_null() {
+            return family.to_u32().to_string();
+        }
+        let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_opfamily>();
+        let name = CStr::from_ptr((*row).opfname.data.as_ptr()).to_string_lossy().into_owned();
+        pg_sys::ReleaseSysCache(tuple);
+        name
+    }
+}
+
+/// Whether a function can tell the metric: `() RETURNS integer`.
+pub(super) fn tells_metric(function: pg_sys::Oid) -> bool {
+    // SAFETY: lookups by OID.
+    unsafe { pg_sys::get_func_rettype(function) == pg_sys::INT4OID && pg_sys::get_func_nargs(function) == 0 }
 }
 
 /// A list of catalog rows, released when dropped.
@@ -45,36 +74,40 @@ impl Drop for CatalogList {
 pub(super) unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
     // SAFETY: a lookup of an operator class that PostgreSQL says exists.
     let family = unsafe { pg_sys::get_opclass_family(class) };
-    let name = family.to_u32().to_string();
+    // SAFETY: as above.
+    let input = unsafe { pg_sys::get_opclass_input_type(class) };
+    let name = family_name(family);
     let operators = CatalogList::of_family(pg_sys::SysCacheIdentifier::AMOPSTRATEGY, family);
     let functions = CatalogList::of_family(pg_sys::SysCacheIdentifier::AMPROCNUM, family);
     let mut sound = true;
     let operators = operators.rows::<pg_sys::FormData_pg_amop>();
     for operator in &operators {
-        let order = operator.amoppurpose == pg_sys::AMOP_ORDER as std::ffi::c_char;
-        if operator.amopstrategy != DISTANCE || !order {
-            sound &= complain(
-                &name,
-                format!("contains an operator with strategy {} that is not FOR ORDER BY", operator.amopstrategy),
-            );
+        let strategy = operator.amopstrategy;
+        if strategy != DISTANCE || operator.amoppurpose != pg_sys::AMOP_ORDER as std::ffi::c_char {
+            sound &=
+                complain(&name, &format!("contains an operator with strategy {strategy} that is not FOR ORDER BY"));
         // SAFETY: a lookup by OID.
-        } else if unsafe { pg_sys::get_op_rettype(operator.amopopr) } != pg_sys::FLOAT8OID {
-            sound &= complain(&name, "contains a distance operator that does not return double precision".into());
+        } else if unsafe { pg_sys::get_op_rettype(operator.amopopr) } != pg_sys::FLOAT8OID
+            || (operator.amoplefttype, operator.amoprighttype) != (input, input)
+        {
+            let what =
+                "contains a distance operator that is not of the class's type or does not return double precision";
+            sound &= complain(&name, what);
         }
     }
     let functions = functions.rows::<pg_sys::FormData_pg_amproc>();
     for function in &functions {
-        // SAFETY: a lookup by OID.
-        let returns = unsafe { pg_sys::get_func_rettype(function.amproc) };
-        if function.amprocnum != METRIC || returns != pg_sys::INT4OID {
-            sound &= complain(&name, format!("contains a support function {} of the wrong type", function.amprocnum));
+        if function.amprocnum != METRIC || !tells_metric(function.amproc) {
+            let (function, number) = (signature(function.amproc), function.amprocnum);
+            let what = format!("contains function {function} with wrong signature for support number {number}");
+            sound &= complain(&name, &what);
         }
     }
     if operators.is_empty() {
-        sound &= complain(&name, "has no distance operator".into());
+        sound &= complain(&name, "has no distance operator");
     }
     if functions.is_empty() {
-        sound &= complain(&name, "has no support function that tells its metric".into());
+        sound &= complain(&name, "has no support function that tells its metric");
     }
     sound
 }

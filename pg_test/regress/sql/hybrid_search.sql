@@ -1,6 +1,8 @@
 -- Searches as people write them. Rows come in exact order of distance, as many as are asked for.
 CREATE SCHEMA hybrid_search;
 SET search_path = hybrid_search, public;
+-- One thread builds the same graph each time.
+SET max_parallel_maintenance_workers = 0;
 
 -- 12,000 rows on a grid of 110 columns; a fraction lies beside a point, so that distances differ.
 CREATE FUNCTION at(x double precision) RETURNS vector IMMUTABLE PARALLEL SAFE LANGUAGE sql AS $$
