@@ -17,6 +17,9 @@ CREATE TABLE t (id bigserial, e vector(128));
 INSERT INTO t (e) SELECT b.e + c.e FROM base b, (SELECT * FROM base WHERE n % 75 = 0) c;
 SQL
 
+# At 40, one query in 700 misses its tight cluster altogether, however the graph was built.
+my $RECALL = "SET hybrid.ef_search = 100; SELECT round(recall::numeric, 4) FROM hybrid_recall('t_e_idx', 100, 10)";
+
 sub build
 {
 	my ($memory, $more) = @_;
@@ -28,13 +31,13 @@ sub build
 my ($code, $said) = build('256MB', '');
 is($code, 0, 'build with much memory');
 unlike($said, qr/temporary/, 'without temporary files');
-my $recall = $node->safe_psql('postgres', "SELECT round(recall::numeric, 4) FROM hybrid_recall('t_e_idx', 100, 10)");
+my $recall = $node->safe_psql('postgres', $RECALL);
 
 ($code, $said) = build('1MB', '');
 is($code, 0, 'build with 1 MB');
 like($said, qr/NOTICE:  hybrid index build uses temporary files: \d+ MB did not fit into maintenance_work_mem, \d+ MB would hold it/, 'says so');
 my ($needed) = $said =~ /(\d+) MB would hold it/;
-my $spilled = $node->safe_psql('postgres', "SELECT round(recall::numeric, 4) FROM hybrid_recall('t_e_idx', 100, 10)");
+my $spilled = $node->safe_psql('postgres', $RECALL);
 cmp_ok($spilled, '>=', $recall - 0.01, "recall $spilled, with much memory $recall");
 sound($node, 't_e_idx', 'spilled');
 same_rows($node, 't', 'spilled');
