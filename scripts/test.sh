@@ -118,7 +118,7 @@ prove_as_server() {
     tar -C "$REPO" -c pg_test | as_server tar -C "$dir" -x
     as_server env -C "$dir" PATH="$BINDIR:$PATH" TESTDIR="$dir" PG_REGRESS="$PGXS_SRC/test/regress/pg_regress" \
         PERL5LIB="$PGXS_SRC/test/perl" TMPDIR=/tmp CRASH_ROUNDS="${CRASH_ROUNDS:-5}" SEED="${SEED:-}" \
-        prove --failures --timer "$@" || status=$?
+        prove --jobs 2 --failures --timer "$@" || status=$?
     ((status == 0)) || show_tap_logs "$dir"
     return "$status"
 }

@@ -64,6 +64,8 @@ log_min_messages = warning
 shared_buffers = 32MB
 max_connections = 50
 autovacuum = off
+# LLVM compiles for some 200 ms without looking at interrupts.
+jit = off
 full_page_writes = on
 max_parallel_workers_per_gather = 0
 @{[ $p{conf} // '' ]}

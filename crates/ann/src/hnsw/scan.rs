@@ -139,6 +139,8 @@ impl Scan {
                 return Ok(Some(Hit { tid, bound: self.bound }));
             }
             if let Some(entry) = self.ready.pop() {
+                // The executor asks on and on while rows are dead, without a look at interrupts of its own.
+                store.check_interrupts()?;
                 self.bound = entry.bound;
                 self.last = Some(entry);
                 let source = self.sources.iter().find(|s| s.entry.id == entry.segment);
