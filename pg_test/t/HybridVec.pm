@@ -13,7 +13,7 @@ use Time::HiRes qw(usleep time);
 # pgrx adds a backtrace to the DETAIL of errors if this is set.
 delete $ENV{RUST_BACKTRACE};
 
-our @EXPORT = qw(new_node sound same_rows recall_at_least kill_server temp_files crash_free wait_until
+our @EXPORT = qw(new_node sound row_differences same_rows recall_at_least kill_server temp_files crash_free wait_until
   session_pid server_children);
 
 # Rows: 40 clusters in `dims` dimensions, from hashes of the number, so that every run has the same ones.
@@ -86,13 +86,20 @@ sub sound
 		"$label: hybrid_check('$index', $heap) finds nothing");
 }
 
+# Rows that index and table do not both show, under one snapshot.
+sub row_differences
+{
+	my ($node, $table) = @_;
+	return $node->safe_psql('postgres',
+		"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT left(index_minus_table('$table'), 1000); COMMIT");
+}
+
 # The index shows each row of the table (columns id, e) once and nothing else.
 sub same_rows
 {
 	my ($node, $table, $label) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	is($node->safe_psql('postgres', "SELECT left(index_minus_table('$table'), 1000)"),
-		'', "$label: index and table have the same rows");
+	is(row_differences($node, $table), '', "$label: index and table have the same rows");
 }
 
 # Segments of 1000 rows are read whole from ef_search 16 up (crates/ann/src/hnsw/scan.rs); 15 walks their graphs.

@@ -20,6 +20,11 @@ fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!
     if active != 1 {
         problems.push((i64::from(META_BLOCK), format!("lists {active} active segments")));
     }
+    let (dimensions, declared) = (inspected.meta.parameters.dimensions, inspected.opened.index().declared_dimensions());
+    if declared.is_some_and(|declared| declared != dimensions) {
+        problems
+            .push((i64::from(META_BLOCK), format!("has vectors of {dimensions} dimensions, not those of the column")));
+    }
     for entry in &inspected.directory.segments {
         match inspected.segment(entry).check(&mut tids) {
             Ok(found) => problems.extend(found.into_iter().map(|p| (i64::from(p.block), p.what))),

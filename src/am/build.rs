@@ -118,7 +118,7 @@ impl Builder {
         let seed = u64::from(self.next_block);
         let graph = Graph::new(&mut self.arena, &self.shape, self.parameters.ef_construction, codes, seed);
         let graph = or_raise(self.index, graph);
-        self.notice_spill(count);
+        self.notice_spill();
         progress::phase(Phase::Link);
         progress::tuples_total(count as u64);
         let pool = self.pool.get_or_insert_with(Pool::new);
@@ -148,13 +148,12 @@ impl Builder {
     }
 
     /// Says, once, how much memory would have kept the build out of temporary files.
-    fn notice_spill(&mut self, count: usize) {
+    fn notice_spill(&mut self) {
         if self.arena.spilled() == 0 || self.noticed {
             return;
         }
         self.noticed = true;
-        let per_row = ann::hnsw::build::bytes_per_row(self.parameters.dimensions, self.parameters.m);
-        let needed = (count * per_row) >> 20;
+        let needed = (self.arena.requested() >> 20) + 1;
         pgrx::notice!(
             "hybrid index build uses temporary files: {} MB did not fit into maintenance_work_mem, {needed} MB would hold it",
             self.arena.spilled() >> 20

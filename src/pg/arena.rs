@@ -22,8 +22,9 @@ pub struct BuildArena {
     spill: Option<Spill>,
 }
 
-/// A temporary file that PostgreSQL removes at the end of the transaction.
+/// A temporary file, made by PostgreSQL: where the build fails it goes with the transaction.
 struct Spill {
+    handle: pg_sys::File,
     file: File,
     len: u64,
 }
@@ -39,10 +40,18 @@ impl BuildArena {
         self.spill.as_ref().map_or(0, |s| s.len)
     }
 
-    /// Forgets what was used: everything from this arena was dropped.
+    /// Bytes asked for: a budget of this many would have held all.
+    pub fn requested(&self) -> u64 {
+        self.used as u64 + self.spilled()
+    }
+
+    /// Forgets what was used, and removes the file: everything from this arena was dropped.
     pub fn reset(&mut self) {
         self.used = 0;
-        self.spill = None;
+        if let Some(spill) = self.spill.take() {
+            // SAFETY: opened by `Spill::create` in this transaction, closed once.
+            unsafe { pg_sys::FileClose(spill.handle) };
+        }
     }
 
     fn fits(&mut self, len: usize) -> bool {
@@ -59,24 +68,23 @@ impl BuildArena {
 
 impl Spill {
     fn create() -> Self {
-        // SAFETY: makes a file that PostgreSQL closes and removes with the transaction; its path is copied at once.
-        let path = unsafe {
-            let file = pg_sys::OpenTemporaryFile(false);
-            CStr::from_ptr(pg_sys::FilePathName(file)).to_string_lossy().into_owned()
+        // SAFETY: makes a file that an abort closes and removes; its path is copied at once.
+        let (handle, path) = unsafe {
+            let handle = pg_sys::OpenTemporaryFile(false);
+            (handle, CStr::from_ptr(pg_sys::FilePathName(handle)).to_string_lossy().into_owned())
         };
         let open = File::options().read(true).write(true).open(&path);
         let file = open.unwrap_or_else(|error| {
             raise(PgSqlErrorCode::ERRCODE_IO_ERROR, format!("could not open temporary file \"{path}\": {error}"))
         });
-        Self { file, len: 0 }
+        Self { handle, file, len: 0 }
     }
 
     fn map(&mut self, len: usize) -> MmapMut {
         let page = 4096;
         let len = len.next_multiple_of(page);
         self.check_limit(len as u64);
-        // SAFETY: the descriptor is open.
-        let code = unsafe { libc::posix_fallocate(self.file.as_raw_fd(), self.len as i64, len as i64) };
+        let code = self.allocate(len);
         if code != 0 {
             let error = std::io::Error::from_raw_os_error(code);
             Fault::new(PgSqlErrorCode::ERRCODE_DISK_FULL, format!("could not extend temporary file: {error}"))
@@ -89,6 +97,20 @@ impl Spill {
         mapped.unwrap_or_else(|error| {
             raise(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("could not map temporary file: {error}"))
         })
+    }
+
+    /// Gives the file `len` more bytes; 0 or an error number.
+    fn allocate(&self, len: usize) -> i32 {
+        loop {
+            // SAFETY: the descriptor is open.
+            match unsafe { libc::posix_fallocate(self.file.as_raw_fd(), self.len as i64, len as i64) } {
+                // Some file systems stop at any signal, and PostgreSQL sends many.
+                libc::EINTR => {
+                    pgrx::check_for_interrupts!();
+                }
+                code => return code,
+            }
+        }
     }
 
     fn check_limit(&self, len: u64) {
@@ -180,6 +202,10 @@ impl Arena for BuildArena {
         want_huge_pages(memory.as_ptr(), len);
         memory.resize(len, 0);
         Ok(Bytes::Memory(memory))
+    }
+
+    fn charge(&mut self, len: usize) {
+        self.used = self.used.saturating_add(len);
     }
 
     fn words(&mut self, len: usize) -> Result<Words> {

@@ -79,11 +79,14 @@ fn hints_of(key: StorageKey, blocks: usize) -> Rc<Hints> {
 pub struct IndexStore {
     index: Index,
     hints: Rc<Hints>,
+    /// Blocks that the relation has at least: it never shrinks.
+    blocks: Cell<BlockNumber>,
 }
 
 impl IndexStore {
     pub fn new(index: Index) -> Self {
-        let store = Self { index, hints: hints_of(index.storage_key(), index.block_count() as usize) };
+        let blocks = index.block_count();
+        let store = Self { index, hints: hints_of(index.storage_key(), blocks as usize), blocks: Cell::new(blocks) };
         store.forget_if_local();
         store
     }
@@ -99,7 +102,21 @@ impl IndexStore {
         self.index
     }
 
-    pub(super) fn pin(&self, block: BlockNumber) -> pg_sys::Buffer {
+    /// Whether the relation has the block. Asked before the buffer manager is, which would add a page for a damaged
+    /// pointer that happens to be `P_NEW`, and speak of segment files for others.
+    pub(super) fn has(&self, block: BlockNumber) -> bool {
+        if block >= self.blocks.get() {
+            self.blocks.set(self.index.block_count());
+        }
+        block < self.blocks.get()
+    }
+
+    fn check_has(&self, block: BlockNumber) -> Result<()> {
+        if self.has(block) { Ok(()) } else { Err(Error::corrupt(block, "is beyond the end of the index")) }
+    }
+
+    pub(super) fn pin(&self, block: BlockNumber) -> Result<pg_sys::Buffer> {
+        self.check_has(block)?;
         let mut hints = self.hints.borrow_mut();
         let hint = hints.get(block as usize).copied().unwrap_or(0);
         let index = self.index;
@@ -108,7 +125,7 @@ impl IndexStore {
         if let Some(slot) = hints.get_mut(block as usize) {
             *slot = buffer;
         }
-        buffer
+        Ok(buffer)
     }
 
     /// Asks the cache for the bytes of a place, if we know where they were.
@@ -174,6 +191,7 @@ impl PageStore for IndexStore {
     }
 
     fn read_each(&self, places: &[Place], mut look: impl FnMut(usize, &Page)) -> Result<()> {
+        places.iter().try_for_each(|place| self.check_has(place.block))?;
         let mut hints = self.hints.borrow_mut();
         for place in places.iter().take(PREFETCH_AHEAD) {
             Self::prefetch_hinted(hints.get(place.block as usize).copied().unwrap_or(0), *place);

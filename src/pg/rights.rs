@@ -15,8 +15,8 @@ pub fn check_may_inspect(opened: &OpenIndex, monitor: bool) {
     let allowed = unsafe {
         let user = pg_sys::GetUserId();
         let monitors = monitor && pg_sys::has_privs_of_role(user, pg_sys::ROLE_PG_MONITOR.into());
-        let select =
-            pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_SELECT.into()) == pg_sys::AclResult::ACLCHECK_OK;
+        let select = pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_SELECT as pg_sys::AclMode)
+            == pg_sys::AclResult::ACLCHECK_OK;
         let rls = pg_sys::check_enable_rls(table, user, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
         monitors || select && !rls
     };

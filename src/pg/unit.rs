@@ -23,7 +23,7 @@ pub struct GenericUnit<'a> {
     state: *mut pg_sys::GenericXLogState,
     changed: Vec<Changed>,
     /// Pinned and locked, changed or not.
-    locked: Vec<pg_sys::Buffer>,
+    locked: Vec<(BlockNumber, pg_sys::Buffer)>,
 }
 
 impl<'a> GenericUnit<'a> {
@@ -44,39 +44,47 @@ impl<'a> GenericUnit<'a> {
         unsafe { &mut *copy.cast::<Page>() }
     }
 
-    fn lock(&mut self, block: BlockNumber, mode: i32) -> pg_sys::Buffer {
-        let buffer = self.store.pin(block);
+    fn lock(&mut self, block: BlockNumber, mode: i32) -> Result<pg_sys::Buffer> {
+        // Only a damaged pointer leads here; a second lock would wait for the first for ever.
+        if self.locked.iter().any(|&(held, _)| held == block) {
+            return Err(Error::corrupt(block, "is pointed to as two different pages"));
+        }
+        let buffer = self.store.pin(block)?;
         // SAFETY: the buffer is pinned.
         unsafe { pg_sys::LockBuffer(buffer, mode) };
-        self.locked.push(buffer);
-        buffer
+        self.locked.push((block, buffer));
+        Ok(buffer)
     }
 
     /// Unlocks and unpins everything.
     fn release(&mut self) {
-        for buffer in self.locked.drain(..).rev() {
+        for (_, buffer) in self.locked.drain(..).rev() {
             // SAFETY: pinned and locked by this unit.
             unsafe { pg_sys::UnlockReleaseBuffer(buffer) };
         }
     }
 
     /// A page given up, from the free space map, locked; pages found in use are skipped.
-    fn reuse(&mut self) -> Option<(BlockNumber, pg_sys::Buffer)> {
+    fn reuse(&mut self) -> Result<Option<(BlockNumber, pg_sys::Buffer)>> {
         loop {
             // SAFETY: the relation is open.
             let block = unsafe { pg_sys::GetFreeIndexPage(self.store.index().as_ptr()) };
             if block == pg_sys::InvalidBlockNumber {
-                return None;
+                return Ok(None);
             }
-            let buffer = self.store.pin(block);
+            // The map is not logged: after a crash or in a backup it may know more blocks than there are.
+            if !self.store.has(block) {
+                continue;
+            }
+            let buffer = self.store.pin(block)?;
             // SAFETY: the buffer is pinned. Not waiting: somebody else may hold it and wait for us.
             let free = unsafe { pg_sys::ConditionalLockBuffer(buffer) };
             if free {
                 // SAFETY: pinned and locked.
                 let page = unsafe { page_of(buffer) };
                 if page.is_zero() || page.tag().is_some_and(|tag| tag.kind == Kind::Free) {
-                    self.locked.push(buffer);
-                    return Some((block, buffer));
+                    self.locked.push((block, buffer));
+                    return Ok(Some((block, buffer)));
                 }
                 // SAFETY: pinned and locked above.
                 unsafe { pg_sys::UnlockReleaseBuffer(buffer) };
@@ -88,17 +96,25 @@ impl<'a> GenericUnit<'a> {
     }
 
     fn extend(&mut self) -> (BlockNumber, pg_sys::Buffer) {
-        let (block, buffer) = self.store.index().extend();
-        // SAFETY: the buffer is pinned.
-        unsafe { pg_sys::LockBuffer(buffer, EXCLUSIVE) };
-        self.locked.push(buffer);
-        (block, buffer)
+        loop {
+            let (block, buffer) = self.store.index().extend();
+            // SAFETY: the buffer is pinned.
+            unsafe { pg_sys::LockBuffer(buffer, EXCLUSIVE) };
+            // Before we had the lock, vacuum may have put the zero page into the map and another session taken it.
+            // SAFETY: pinned and locked.
+            if unsafe { page_of(buffer) }.is_zero() {
+                self.locked.push((block, buffer));
+                return (block, buffer);
+            }
+            // SAFETY: pinned and locked above.
+            unsafe { pg_sys::UnlockReleaseBuffer(buffer) };
+        }
     }
 }
 
 impl Unit for GenericUnit<'_> {
     fn shared(&mut self, block: BlockNumber) -> Result<&Page> {
-        let buffer = self.lock(block, SHARE);
+        let buffer = self.lock(block, SHARE)?;
         // SAFETY: pinned and share-locked until the unit ends, which the borrow of `self` does not outlive.
         Ok(unsafe { page_of(buffer) })
     }
@@ -108,12 +124,12 @@ impl Unit for GenericUnit<'_> {
             // SAFETY: the copy belongs to the state, which `self` owns until commit; `&mut self` makes it unique.
             return Ok(unsafe { &mut *changed.copy });
         }
-        let buffer = self.lock(block, EXCLUSIVE);
+        let buffer = self.lock(block, EXCLUSIVE)?;
         Ok(self.register(buffer, block, 0))
     }
 
     fn allocate(&mut self, tag: Tag) -> Result<(BlockNumber, &mut Page)> {
-        let (block, buffer) = match self.reuse() {
+        let (block, buffer) = match self.reuse()? {
             Some(found) => found,
             None => self.extend(),
         };

@@ -99,6 +99,9 @@ impl Meta {
                 format!("has {} dimensions and m = {}", parameters.dimensions, parameters.m),
             ));
         }
+        if parameters.ef_construction == 0 {
+            return Err(Error::corrupt(META_BLOCK, "has ef_construction = 0"));
+        }
         Ok(Self { parameters, generation: get_u64(b, 16), root: get_u32(b, 24), next_segment: get_u32(b, 28) })
     }
 
@@ -300,8 +303,11 @@ pub fn seal(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64
         return Ok(());
     }
     let id = current.next_segment;
-    current.generation += 1;
-    current.next_segment += 1;
+    let next = current.generation.checked_add(1).zip(current.next_segment.checked_add(1));
+    let Some((generation, next_segment)) = next else {
+        return Err(Error::corrupt(META_BLOCK, "counts more segments than there are numbers"));
+    };
+    (current.generation, current.next_segment) = (generation, next_segment);
     let page = unit.page(old.head)?;
     let mut sealed = Head::decode(page, old.head, old.id)?;
     sealed.active = false;
@@ -323,9 +329,14 @@ pub fn seal(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64
 ///
 /// `now` is the clock, in microseconds since 2000-01-01.
 pub fn insert(store: &impl PageStore, row: &NewRow, now: i64) -> Result<()> {
+    let mut refused = None;
     loop {
         store.check_interrupts()?;
         let (meta, directory) = Directory::read(store)?;
+        // Sealing changes the directory and the head in one unit.
+        if refused == Some(meta.generation) {
+            return Err(Error::corrupt(meta.root, "lists a sealed segment as the active one"));
+        }
         let shape = meta.parameters.shape();
         let active = directory.active()?;
         let segment = Segment { store, shape: &shape, id: active.id, head: active.head };
@@ -338,6 +349,7 @@ pub fn insert(store: &impl PageStore, row: &NewRow, now: i64) -> Result<()> {
         if segment.insert(meta.parameters.ef_construction, row)? == Outcome::Inserted {
             return Ok(());
         }
+        refused = Some(meta.generation);
     }
 }
 

@@ -141,6 +141,28 @@ impl Page {
     }
 }
 
+/// Finds circles in what pages chain together, which damage can make: compares each place with the one seen at the
+/// last power of two of steps (Brent 1980).
+#[derive(Default)]
+pub(crate) struct Circle {
+    steps: u64,
+    mark: Option<u32>,
+}
+
+impl Circle {
+    /// Fails when `place`, which lies in `block`, was met before, soon after that.
+    pub(crate) fn step(&mut self, place: u32, block: BlockNumber) -> Result<()> {
+        if self.mark == Some(place) {
+            return Err(Error::corrupt(block, "is part of a chain that goes round in a circle"));
+        }
+        self.steps += 1;
+        if self.steps.is_power_of_two() {
+            self.mark = Some(place);
+        }
+        Ok(())
+    }
+}
+
 pub(crate) fn get_u16(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }

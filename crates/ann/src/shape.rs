@@ -380,7 +380,7 @@ impl ElementMut<'_> {
         put_tid(&mut self.bytes[at::TIDS + count * TID_SIZE..], tid);
         self.bytes[at::INLINE_COUNT] = count as u8 + 1;
         let total = self.as_ref().tid_count();
-        self.set_tid_count(total + 1);
+        self.set_tid_count(total.saturating_add(1));
         true
     }
 

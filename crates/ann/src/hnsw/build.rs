@@ -31,10 +31,15 @@ pub trait Arena {
 
     /// `len` zero words.
     fn words(&mut self, len: usize) -> Result<Self::Words>;
+
+    /// Says that the build keeps `len` bytes elsewhere, in ordinary memory.
+    fn charge(&mut self, _len: usize) {}
 }
 
 /// Bytes of [`Params`] before each code.
 const PARAMS_SIZE: usize = 24;
+/// Bytes of a row's heap TID, level and place in the table of codes.
+const SMALL_PARTS: usize = 24;
 /// Rows share an allocation in powers of two near this many bytes.
 const CHUNK_BYTES: usize = 16 << 20;
 
@@ -66,6 +71,7 @@ impl<A: Arena> Codes<A> {
     pub fn push(&mut self, arena: &mut A, params: &Params, code: &[u8]) -> Result<Node> {
         let node = Node::try_from(self.len).map_err(|_| Error::Full)?;
         if self.len >> self.shift == self.chunks.len() {
+            arena.charge(SMALL_PARTS << self.shift);
             self.chunks.push(arena.bytes(self.stride << self.shift)?);
         }
         let at = (self.len & ((1 << self.shift) - 1)) * self.stride;
@@ -139,11 +145,6 @@ impl<A: Arena> Codes<A> {
             Scaling { scale: f32::from_bits(word(0)), offset: f32::from_bits(word(1)), norm2: f32::from_bits(word(2)) };
         (&rest[..self.dimensions], scaling, word(3))
     }
-}
-
-/// Bytes that building takes for each row, codes included.
-pub fn bytes_per_row(dimensions: usize, m: usize) -> usize {
-    (PARAMS_SIZE + dimensions).next_multiple_of(8) + 2 * m * 8 + m + 16
 }
 
 /// Level of the `n`-th element of a segment: geometric with mean `1 / ln m` (Malkov & Yashunin 2018, section 4.1).

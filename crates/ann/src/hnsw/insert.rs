@@ -15,7 +15,7 @@ use super::search::{Accept, Beam, beam_upper, descend};
 use super::select::choose;
 use crate::error::{Error, Result};
 use crate::index::{Head, fill_index};
-use crate::page::{Kind, MAX_UNIT_PAGES, NONE, PageStore, Tag, Unit};
+use crate::page::{BlockNumber, Kind, MAX_UNIT_PAGES, NONE, PageStore, Tag, Unit};
 use crate::shape::{
     CHUNK, CHUNK_TIDS, HeapTid, NewElement, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper, write_chunk,
     write_upper,
@@ -233,6 +233,7 @@ impl<S: PageStore> Segment<'_, S> {
             }
             let block = head.last[fill_index(kind)];
             if block != NONE {
+                self.not_the_head(block)?;
                 let page = unit.page(block)?;
                 let mut tag = page.expect(block, self.id, kind)?;
                 if u32::from(tag.used) < slots.per_page {
@@ -249,6 +250,11 @@ impl<S: PageStore> Segment<'_, S> {
                 return Ok(Some(slot));
             }
         }
+    }
+
+    /// A unit that holds the head page must not lock it again, as a damaged pointer would have it.
+    fn not_the_head(&self, block: BlockNumber) -> Result<()> {
+        if block == self.head { Err(Error::corrupt(block, "is pointed to as if it were no head page")) } else { Ok(()) }
     }
 
     /// Appends a page of a kind after `last`. `None`: another session did so, or the segment was sealed.
@@ -277,7 +283,7 @@ impl<S: PageStore> Segment<'_, S> {
         }
         head.last[fill_index(kind)] = block;
         if kind == Kind::Element {
-            head.element_pages += 1;
+            head.element_pages = head.element_pages.saturating_add(1);
             if head.first == NONE {
                 head.first = block;
             }
@@ -399,6 +405,8 @@ impl<S: PageStore> Segment<'_, S> {
                 let elements: Vec<Slot> = list.iter().map(|n| n.element).collect();
                 let Some(kept) = self.prune(to.near, &elements, own)? else { return Ok(()) };
                 list.retain(|n| kept.contains(&n.element));
+                // A damaged list may name an element twice.
+                list.truncate(self.shape.m);
             }
             let mut unit = self.store.unit();
             let page = unit.page(block)?;
@@ -465,6 +473,7 @@ impl<S: PageStore> Segment<'_, S> {
         change: impl FnOnce((Slot, Vec<HeapTid>)) -> Option<(Slot, Vec<HeapTid>)>,
     ) -> Result<bool> {
         let block = CHUNK.block(chunk);
+        self.not_the_head(block)?;
         let page = unit.page(block)?;
         page.expect(block, self.id, Kind::Overflow)?;
         let bytes = CHUNK.get_mut(page, chunk);

@@ -11,5 +11,3 @@ pub mod scan;
 pub mod search;
 mod select;
 pub mod sweep;
-#[cfg(test)]
-mod tests;

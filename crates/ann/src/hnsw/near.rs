@@ -48,6 +48,10 @@ impl Visited {
         self.len
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub fn clear(&mut self) {
         self.table.fill(NONE);
         self.len = 0;

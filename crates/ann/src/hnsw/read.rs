@@ -2,7 +2,7 @@
 
 use super::probe::{Probe, Scaling};
 use crate::error::{Error, Result};
-use crate::page::{BlockNumber, Kind, NONE, Page, PageStore, Place};
+use crate::page::{BlockNumber, Circle, Kind, NONE, Page, PageStore, Place};
 use crate::shape::{CHUNK, Element, HeapTid, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper};
 
 /// One HNSW segment of an index.
@@ -228,8 +228,10 @@ impl<'a, S: PageStore> Segment<'a, S> {
             out.extend(e.inline_tids());
             e.overflow()
         })?;
+        let mut circle = Circle::default();
         while next != NONE {
             self.store.check_interrupts()?;
+            circle.step(next, CHUNK.block(next))?;
             next = self.slot(Kind::Overflow, CHUNK, next, |b| {
                 let (next, tids) = read_chunk(b);
                 out.extend(tids);

@@ -9,7 +9,7 @@ use super::read::{Ranked, Segment};
 use super::search::{Accept, Beam, descend};
 use crate::error::Result;
 use crate::index::{Head, SegmentEntry};
-use crate::page::{NONE, PageStore, Place};
+use crate::page::{Circle, NONE, PageStore, Place};
 use crate::shape::{HeapTid, Shape, Slot};
 use hashbrown::HashSet;
 use std::cmp::Reverse;
@@ -131,12 +131,12 @@ impl Scan {
     /// The next row; bounds never fall.
     pub fn next(&mut self, store: &impl PageStore, shape: &Shape) -> Result<Option<Hit>> {
         loop {
+            if self.limits.max_tuples > 0 && self.emitted >= self.limits.max_tuples {
+                return Ok(None);
+            }
             if let Some(tid) = self.tids.pop() {
                 self.emitted += 1;
                 return Ok(Some(Hit { tid, bound: self.bound }));
-            }
-            if self.limits.max_tuples > 0 && self.emitted >= self.limits.max_tuples {
-                return Ok(None);
             }
             if let Some(entry) = self.ready.pop() {
                 self.bound = entry.bound;
@@ -218,9 +218,10 @@ impl Scan {
         let (mut late, mut left_out) = (0, false);
         for source in &self.sources {
             let segment = source.segment(store, shape);
-            let mut block = segment.read_head()?.first;
+            let (mut block, mut circle) = (segment.read_head()?.first, Circle::default());
             while block != NONE {
                 store.check_interrupts()?;
+                circle.step(block, block)?;
                 block = self.rank_page(segment, block, &mut places, &mut out)?;
                 for ranked in out.iter().filter(|r| r.live) {
                     let found = match &self.probe {
@@ -292,8 +293,10 @@ fn entry(probe: &Probe, segment: u32, r: &Ranked) -> Entry {
 /// Reads a whole segment.
 fn sweep<S: PageStore>(segment: Segment<S>, head: &Head, probe: &Probe, found: &mut Vec<Entry>) -> Result<()> {
     let (mut places, mut out) = (Vec::new(), Vec::new());
-    let mut block = head.first;
+    let (mut block, mut circle) = (head.first, Circle::default());
     while block != NONE {
+        segment.store.check_interrupts()?;
+        circle.step(block, block)?;
         block = segment.rank_page(probe, block, &mut places, &mut out)?;
         found.extend(out.iter().filter(|r| r.live).map(|r| entry(probe, segment.id, r)));
     }

@@ -4,7 +4,7 @@ use super::probe::{Probe, Scaling};
 use super::read::{Ranked, Segment};
 use crate::error::{Error, Result};
 use crate::index::Head;
-use crate::page::{BlockNumber, Kind, NONE, PageStore, Place, Unit};
+use crate::page::{BlockNumber, Circle, Kind, NONE, PageStore, Place, Unit};
 use crate::shape::{CHUNK, Element, HeapTid, Slot, read_chunk, write_chunk};
 
 /// What vacuum did.
@@ -38,13 +38,10 @@ impl<S: PageStore> Segment<'_, S> {
     /// Shows all elements, page after page.
     pub fn elements(&self, mut look: impl FnMut(Slot, Element)) -> Result<()> {
         let mut block = self.read_head()?.first;
-        let (mut pages, most) = (0, self.store.block_count());
+        let mut circle = Circle::default();
         while block != NONE {
             self.store.check_interrupts()?;
-            pages += 1;
-            if pages > most {
-                return Err(Error::corrupt(block, "is part of a circle of pages"));
-            }
+            circle.step(block, block)?;
             block = self.elements_of(block, &mut look)?;
         }
         Ok(())
@@ -75,10 +72,11 @@ impl<S: PageStore> Segment<'_, S> {
 
     /// Removes the heap TIDs that `dead` names. The element stays and routes.
     pub fn vacuum(&self, mut dead: impl FnMut(HeapTid) -> bool, mut delay: impl FnMut()) -> Result<Swept> {
-        let mut swept = Swept::default();
+        let (mut swept, mut circle) = (Swept::default(), Circle::default());
         let mut block = self.read_head()?.first;
         while block != NONE {
             self.store.check_interrupts()?;
+            circle.step(block, block)?;
             delay();
             block = self.vacuum_page(block, &mut dead, &mut swept)?;
         }
@@ -122,11 +120,12 @@ impl<S: PageStore> Segment<'_, S> {
     }
 
     fn vacuum_chain(&self, slot: Slot, dead: &mut impl FnMut(HeapTid) -> bool) -> Result<u64> {
-        let mut removed = 0;
+        let (mut removed, mut circle) = (0, Circle::default());
         let mut chunk = self.element(slot, |e| e.overflow())?;
         while chunk != NONE {
             self.store.check_interrupts()?;
             let block = CHUNK.block(chunk);
+            circle.step(chunk, block)?;
             let (next, tids) = self.store.read(block, |page| {
                 page.expect(block, self.id, Kind::Overflow)?;
                 Ok::<_, Error>(read_chunk(CHUNK.get(page, chunk)))

@@ -43,8 +43,9 @@ pub fn tid(id: u32) -> HeapTid {
     HeapTid { block: id / 100, offset: (id % 100) as u16 + 1 }
 }
 
+/// The row of a heap TID; some row if the TID is none of ours.
 pub fn id(tid: HeapTid) -> u32 {
-    tid.block * 100 + u32::from(tid.offset) - 1
+    tid.block.wrapping_mul(100).wrapping_add(u32::from(tid.offset)).wrapping_sub(1)
 }
 
 pub fn empty(parameters: &Parameters) -> MemoryStore {

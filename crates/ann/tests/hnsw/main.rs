@@ -1,9 +1,13 @@
-//! The index as a whole, over pages in memory: crashes, races, random histories, building on threads.
+//! The index as a whole, over pages in memory: crashes, races, damage, random histories,
+//! building on threads, recall, and what scans promise.
 
 mod build;
 mod crash;
+mod damage;
 mod data;
 mod harness;
 mod model;
 mod races;
+mod recall;
+mod scan;
 mod strict;

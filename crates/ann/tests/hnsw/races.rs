@@ -4,6 +4,7 @@ use crate::data::Mixture;
 use crate::harness::*;
 use crate::strict::Strict;
 use ann::distance::Metric;
+use ann::hnsw::build::level_of;
 use ann::index::{Directory, Parameters};
 use ann::memory::MemoryStore;
 
@@ -121,7 +122,7 @@ fn rows_that_join_an_element_race_with_rows_and_vacuum() {
         race.rows[..equal].fill(twin);
         let start = inserted(&race.parameters, &race.rows[..race.base]);
         race.insert_against(&start, &[race.base + 2], |store| race.row(store, race.base + 2));
-        let dead = |row: u32| row % 2 == 0 && (row as usize) < equal;
+        let dead = |row: u32| row.is_multiple_of(2) && (row as usize) < equal;
         race.everywhere(
             &start,
             |store| race.row(store, race.base),
@@ -139,7 +140,7 @@ fn vacuum_that_races_with_inserts_and_sealing_removes_the_dead_and_no_others() {
     race.rows[..45].fill(popular);
     let start = inserted(&race.parameters, &race.rows[..90]);
     assert!(Directory::read(&start).expect("sound").1.segments.len() > 1);
-    let dead = |row: u32| row % 3 == 0 && row < 90;
+    let dead = |row: u32| row.is_multiple_of(3) && row < 90;
     race.everywhere(
         &start,
         |store| _ = vacuum(store, &race.parameters.shape(), dead).expect("sound"),
@@ -192,5 +193,44 @@ fn scans_that_race_with_inserts_and_sealing_see_what_was_there() {
             race.row(store, 51);
         },
         |store| race.assert_rows(store, 0..52),
+    );
+}
+
+/// Lists with room for everybody: each row that was there links to both rows that raced, on both of its levels.
+#[test]
+fn no_back_link_is_overwritten() {
+    let parameters = parameters(Metric::L2, 30, 6, 16);
+    let shape = parameters.shape();
+    let rows = Mixture::new(22, 30, 1).rows(6);
+    // Numbers of rows that live on level 1 as well.
+    let ids: Vec<u32> = (0..).filter(|&id| level_of(u64::from(id) << 20, 6) == 1).take(6).collect();
+    let start = empty(&parameters);
+    (0..4).for_each(|i| insert(&start, &parameters, ids[i], &rows[i]).expect("sound"));
+    let mut old = Vec::new();
+    each_segment(&start, &shape, |segment| segment.elements(|slot, _| old.push(slot))).expect("sound");
+    let race = Race { parameters: parameters.clone(), rows: rows.clone(), base: 4 };
+    race.everywhere(
+        &start,
+        |store| insert(store, &parameters, ids[4], &rows[4]).expect("sound"),
+        |store| insert(store, &parameters, ids[5], &rows[5]).expect("sound"),
+        |store| {
+            let mut all = Vec::new();
+            each_segment(store, &shape, |segment| segment.elements(|slot, _| all.push(slot))).expect("sound");
+            assert_eq!(all.len(), 6);
+            each_segment(store, &shape, |segment| {
+                for &slot in &old {
+                    let (mut ground, upper) = (Vec::new(), segment.upper(segment.record_at(slot, 1)?)?.2);
+                    segment.neighbors(slot, &mut ground)?;
+                    let others = || all.iter().copied().filter(|&other| other != slot);
+                    assert!(
+                        others().all(|other| ground.contains(&other)),
+                        "element {slot} lost a neighbor: {ground:?}"
+                    );
+                    assert!(others().all(|other| upper.iter().any(|n| n.element == other)), "{slot}: {upper:?}");
+                }
+                Ok(())
+            })
+            .expect("sound");
+        },
     );
 }
