@@ -18,6 +18,7 @@ use std::collections::BinaryHeap;
 /// What a scan may spend.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Width of the first round's beams; each further round is twice as wide.
     pub ef_search: usize,
     /// Bytes for the entries of a flat pass.
     pub memory: usize,
@@ -28,7 +29,9 @@ pub struct Limits {
 /// A row and a value that its distance is not below.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hit {
+    /// Where the row is in the heap. It may be dead by now: the snapshot decides.
     pub tid: HeapTid,
+    /// As the SQL function returns distances: not squared, inner products negative.
     pub bound: f64,
 }
 
