@@ -395,6 +395,20 @@ pub fn insert(store: &impl PageStore, row: &NewRow, now: i64) -> Result<()> {
     }
 }
 
+/// Gives up a directory page that the metapage does not point to: a crash between [`seal`]'s unit and the release of
+/// the old page left it. Whether it was one.
+pub fn free_stray_directory(store: &impl PageStore, block: BlockNumber) -> Result<bool> {
+    let mut unit = store.unit();
+    let meta = Meta::decode(unit.page(META_BLOCK)?)?;
+    let page = unit.page(block)?;
+    if block == meta.root || page.tag().is_none_or(|tag| tag.kind != Kind::Directory) {
+        return Ok(false);
+    }
+    page.set_tag(Tag::new(0, Kind::Free));
+    unit.commit()?;
+    Ok(true)
+}
+
 /// The three pages of an empty index: metapage, directory, head of the first segment.
 pub fn empty_index(parameters: &Parameters, now: i64) -> [Box<Page>; 3] {
     let mut pages = [Page::zeroed(), Page::zeroed(), Page::zeroed()];
@@ -406,4 +420,44 @@ pub fn empty_index(parameters: &Parameters, now: i64) -> [Box<Page>; 3] {
     pages[2].set_tag(Tag::new(1, Kind::SegmentHead));
     Head::new(now).encode(&mut pages[2]);
     pages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryStore;
+
+    fn parameters() -> Parameters {
+        Parameters {
+            metric: Metric::L2,
+            dimensions: 4,
+            m: 4,
+            ef_construction: 16,
+            segment_rows: 1000,
+            recent_rows: 100_000,
+            pending_rows: 4096,
+            lists: 0,
+            recent_threshold: i64::MAX,
+            partition_interval: i64::MAX - 1,
+            rerank: 0,
+        }
+    }
+
+    #[test]
+    fn vacuum_finds_the_directory_page_that_a_crash_in_sealing_leaves() {
+        let store = MemoryStore::new();
+        for page in empty_index(&parameters(), 0) {
+            store.append(&page);
+        }
+        let (meta, directory) = Directory::read(&store).expect("sound");
+        store.stop_after(1);
+        assert_eq!(seal(&store, &meta, &directory, 1), Err(Error::Stopped));
+        store.restart();
+        let (sealed, _) = Directory::read(&store).expect("sound");
+        assert_ne!(sealed.root, meta.root);
+        assert_eq!(free_stray_directory(&store, meta.root), Ok(true));
+        assert_eq!(free_stray_directory(&store, meta.root), Ok(false), "it is free already");
+        assert_eq!(free_stray_directory(&store, sealed.root), Ok(false), "it is in use");
+        assert!(Directory::read(&store).is_ok());
+    }
 }
