@@ -80,11 +80,12 @@ sub ends_soon
 {
 	my ($label, $sql, $ready, $act, $error) = @_;
 	my ($seen, $seconds, $said);
-	# A phase of some milliseconds may have passed before the act: then once more.
+	# A phase of some milliseconds may have passed before the act, or the machine may be busy: then once more.
 	for my $try (1 .. 5)
 	{
 		($seen, $seconds, $said) = interrupt($sql, $ready, $act);
-		last if $seen && $said =~ $error;
+		diag(sprintf '%s: took %.0f ms, again', $label, $seconds * 1000) if $seen && $seconds >= $LIMIT;
+		last if $seen && $said =~ $error && $seconds < $LIMIT;
 		$node->safe_psql('postgres', 'DROP INDEX IF EXISTS t_e_idx; DROP INDEX IF EXISTS c_e_idx');
 	}
 	$took{$label} = $seconds * 1000;
