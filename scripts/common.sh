@@ -6,6 +6,7 @@ set -euo pipefail
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 WORK=$REPO/.work
 export EXTENSION=hybridvec
+unset RUST_BACKTRACE RUST_LIB_BACKTRACE # or a server would show stack traces as the DETAIL of its errors
 export PORT=5432 # of every private server: each has its own socket directory and no TCP
 
 if [[ -t 1 ]]; then BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' GREEN=$'\e[32m' PLAIN=$'\e[0m'; else BOLD='' DIM='' RED='' GREEN='' PLAIN=''; fi

@@ -5,6 +5,8 @@ mod am;
 mod error;
 mod guc;
 mod pg;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 mod types;
 
 use pgrx::prelude::*;

@@ -12,9 +12,11 @@ const LISTED: usize = 100;
 
 #[pg_extern(sql = false)]
 fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!(block, i64), name!(problem, String))> {
-    let inspected = Inspected::open(index);
+    let mut inspected = Inspected::open(index);
     // The table first: what its snapshot sees has its entry by now, and vacuum leaves it alone while we look.
     let visible = heap.then(|| visible_rows(&inspected));
+    // Rows that came meanwhile may lie in a segment that came meanwhile.
+    inspected.refresh();
     let (mut problems, mut tids) = (Vec::new(), Vec::new());
     let active = inspected.directory.segments.iter().filter(|s| s.active).count();
     if active != 1 {

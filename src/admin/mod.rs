@@ -35,6 +35,11 @@ impl Inspected {
         Self { opened, store, meta, directory, shape }
     }
 
+    /// Reads the directory again.
+    fn refresh(&mut self) {
+        (self.meta, self.directory) = self.or_raise(Directory::read(&self.store));
+    }
+
     fn segment(&self, entry: &SegmentEntry) -> Segment<'_, IndexStore> {
         Segment { store: &self.store, shape: &self.shape, id: entry.id, head: entry.head }
     }

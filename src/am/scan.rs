@@ -1,6 +1,6 @@
 //! Scans: `ORDER BY vector <-> query`, as many rows as the executor asks for.
 
-use super::{check_dimensions, or_raise};
+use super::or_raise;
 use crate::guc;
 use crate::pg::buffer::IndexStore;
 use crate::pg::relation::Index;
@@ -61,7 +61,13 @@ impl ScanState {
     }
 
     pub fn finish(&mut self) {
-        self.running = None;
+        let dropped = self.running.take().map_or(0, |running| running.scan.dropped());
+        if dropped > 0 {
+            pgrx::debug1!(
+                "scan of \"{}\" found {dropped} elements too late to return them in order",
+                self.index.name()
+            );
+        }
     }
 
     /// The next row.
@@ -101,5 +107,4 @@ fn check_query(dimensions: usize, found: usize) {
         let message = format!("different vector dimensions {dimensions} and {found}");
         crate::error::raise(pgrx::PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, message);
     }
-    check_dimensions(dimensions, found);
 }

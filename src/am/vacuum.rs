@@ -5,7 +5,7 @@ use crate::pg::buffer::IndexStore;
 use crate::pg::relation::Index;
 use ann::hnsw::read::Segment;
 use ann::hnsw::sweep::Swept;
-use ann::index::Directory;
+use ann::index::{self, Directory, Meta};
 use ann::page::{Kind, META_BLOCK, PageStore};
 use ann::shape::HeapTid;
 
@@ -32,14 +32,19 @@ pub fn clean_up(index: Index, swept_before: bool, mut delay: impl FnMut()) -> u3
         return 0;
     }
     let store = IndexStore::new(index);
+    let root = or_raise(index, Meta::read(&store)).root;
     let mut free = 0;
     for block in META_BLOCK + 1..store.block_count() {
         delay();
-        let unused = store.read(block, |page| match page.tag() {
-            Some(tag) => tag.kind == Kind::Free,
-            None => page.is_zero(),
-        });
-        if or_raise(index, unused) {
+        let tag_or_zero = store.read(block, |page| page.tag().ok_or(page.is_zero()));
+        let unused = match or_raise(index, tag_or_zero) {
+            Ok(tag) if tag.kind == Kind::Directory && block != root => {
+                or_raise(index, index::free_stray_directory(&store, block))
+            }
+            Ok(tag) => tag.kind == Kind::Free,
+            Err(zero) => zero,
+        };
+        if unused {
             index.record_free_page(block);
             free += 1;
         }

@@ -60,14 +60,16 @@ thread_local! {
 }
 
 fn hints_of(key: StorageKey, blocks: usize) -> Rc<Hints> {
+    let blocks = blocks.min(MAX_HINTS);
     HINTS.with_borrow_mut(|all| {
-        if HINTED_BLOCKS.get() + blocks > MAX_HINTS {
+        let known = all.get(&key).map_or(0, |hints| hints.borrow().len());
+        if HINTED_BLOCKS.get() + blocks.saturating_sub(known) > MAX_HINTS {
             all.clear();
             HINTED_BLOCKS.set(0);
         }
         let hints = all.entry(key).or_default().clone();
         let known = hints.borrow().len();
-        if known < blocks && blocks <= MAX_HINTS {
+        if known < blocks {
             hints.borrow_mut().resize(blocks, 0);
             HINTED_BLOCKS.set(HINTED_BLOCKS.get() + blocks - known);
         }
@@ -86,16 +88,9 @@ pub struct IndexStore {
 impl IndexStore {
     pub fn new(index: Index) -> Self {
         let blocks = index.block_count();
-        let store = Self { index, hints: hints_of(index.storage_key(), blocks as usize), blocks: Cell::new(blocks) };
-        store.forget_if_local();
-        store
-    }
-
-    /// A temporary relation's buffers are numbered otherwise and are few: no hints.
-    fn forget_if_local(&self) {
-        if self.index.is_temporary() {
-            self.hints.borrow_mut().clear();
-        }
+        // A temporary relation's buffers are numbered otherwise and are few: no hints.
+        let hinted = if index.is_temporary() { 0 } else { blocks as usize };
+        Self { index, hints: hints_of(index.storage_key(), hinted), blocks: Cell::new(blocks) }
     }
 
     pub fn index(&self) -> Index {

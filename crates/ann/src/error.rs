@@ -3,12 +3,13 @@
 use crate::page::BlockNumber;
 use std::fmt;
 
+/// Results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Failures that the caller must tell a person about; none of them leaves a half-done change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// A page is not what the page that points to it says.
+    /// A page, `block`, is not what the page that points to it says; `what` it is, in words for a person.
     Corrupt { block: BlockNumber, what: String },
     /// The index was written by a newer release.
     TooNew { found: u16, newest: u16 },
@@ -21,6 +22,7 @@ pub enum Error {
 }
 
 impl Error {
+    /// [`Error::Corrupt`]; `what` goes on after "block n: ", in words for a person.
     pub fn corrupt(block: BlockNumber, what: impl Into<String>) -> Self {
         Self::Corrupt { block, what: what.into() }
     }

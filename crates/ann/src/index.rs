@@ -20,11 +20,17 @@ pub const FORMATS: std::ops::RangeInclusive<u16> = 1..=1;
 /// What an index was built with. Later `ALTER INDEX .. SET` does not change these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
+    /// What "near" means.
     pub metric: Metric,
+    /// 1 to [`MAX_DIMENSIONS`].
     pub dimensions: usize,
+    /// [`MIN_M`] to [`MAX_M`]; level 0 has twice as many neighbors.
     pub m: usize,
+    /// Width of the search that links an element.
     pub ef_construction: usize,
+    /// Elements at which the active segment is sealed.
     pub segment_rows: u64,
+    /// Stored only, as are the fields below.
     pub recent_rows: u64,
     pub pending_rows: u32,
     pub lists: u32,
@@ -37,6 +43,10 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// The form of elements.
+    ///
+    /// # Panics
+    /// If dimensions or `m` are out of range.
     pub fn shape(&self) -> Shape {
         Shape::new(self.metric, self.dimensions, self.m)
     }
@@ -45,15 +55,21 @@ impl Parameters {
 /// The metapage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Meta {
+    /// What the index was built with.
     pub parameters: Parameters,
     /// Counts structural changes.
     pub generation: u64,
+    /// The directory.
     pub root: BlockNumber,
+    /// Id of the next segment; ids are never used again.
     pub next_segment: u32,
 }
 
 impl Meta {
     /// Reads and checks the metapage.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]; [`Error::TooNew`] where a newer release wrote it.
     pub fn read(store: &impl PageStore) -> Result<Self> {
         store.read(META_BLOCK, Self::decode)?
     }
@@ -132,16 +148,20 @@ impl Meta {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SegmentKind {
+    /// An HNSW graph.
     Hnsw = 1,
 }
 
 /// A segment as the directory lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentEntry {
+    /// Never used again in this index.
     pub id: u32,
+    /// What the segment is made of.
     pub kind: SegmentKind,
     /// Takes inserts; exactly one segment does.
     pub active: bool,
+    /// Its head page.
     pub head: BlockNumber,
     /// Microseconds since 2000-01-01, by the clock.
     pub created: i64,
@@ -154,12 +174,17 @@ pub const MAX_SEGMENTS: usize = (BODY_SIZE - 16) / ENTRY_SIZE;
 /// The list of segments, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
+    /// That of the metapage which points here.
     pub generation: u64,
+    /// At most [`MAX_SEGMENTS`].
     pub segments: Vec<SegmentEntry>,
 }
 
 impl Directory {
-    /// Reads the metapage and the directory that it points to.
+    /// Reads the metapage and the directory that it points to, both of one generation.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]; [`Error::TooNew`].
     pub fn read(store: &impl PageStore) -> Result<(Meta, Self)> {
         // A structural change between the two reads sends us back; one is seldom, ten in a row mean corruption.
         for _ in 0..10 {
@@ -200,6 +225,7 @@ impl Directory {
         Ok(Self { generation: get_u64(b, 0), segments })
     }
 
+    /// Writes the directory into a page of zeros whose tag is set.
     pub fn encode(&self, page: &mut Page) {
         let b = page.body_mut();
         put_u64(b, 0, self.generation);
@@ -227,9 +253,11 @@ impl Directory {
 /// The head page of an HNSW segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
+    /// Takes inserts.
     pub active: bool,
     /// Where searches start, or [`NONE`] while the segment is empty.
     pub entry: Slot,
+    /// Level of that element.
     pub entry_level: u8,
     /// First page of elements; the others follow by their tags' `next`.
     pub first: BlockNumber,
@@ -242,6 +270,9 @@ pub struct Head {
 }
 
 /// Index into [`Head::last`].
+///
+/// # Panics
+/// For kinds whose pages have no slots.
 pub fn fill_index(kind: Kind) -> usize {
     match kind {
         Kind::Element => 0,
@@ -253,10 +284,15 @@ pub fn fill_index(kind: Kind) -> usize {
 }
 
 impl Head {
+    /// The head of an empty segment that takes inserts.
     pub fn new(created: i64) -> Self {
         Self { active: true, entry: NONE, entry_level: 0, first: NONE, last: [NONE; 4], element_pages: 0, created }
     }
 
+    /// Reads a head page, which is `block`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the page is not the head of `segment`.
     pub fn decode(page: &Page, block: BlockNumber, segment: u32) -> Result<Self> {
         page.expect(block, segment, Kind::SegmentHead)?;
         let b = page.body();
@@ -271,6 +307,7 @@ impl Head {
         })
     }
 
+    /// Writes all fields into a page whose tag is set.
     pub fn encode(&self, page: &mut Page) {
         let b = page.body_mut();
         put_u32(b, 0, self.entry);
@@ -284,6 +321,7 @@ impl Head {
         put_u64(b, 32, self.created as u64);
     }
 
+    /// Reads the head of a segment that the directory lists.
     pub fn read(store: &impl PageStore, segment: &SegmentEntry) -> Result<Self> {
         store.read(segment.head, |page| Self::decode(page, segment.head, segment.id))?
     }
@@ -292,6 +330,7 @@ impl Head {
 /// Seals the active segment and opens a fresh one, unless somebody else did so since `meta` was read.
 ///
 /// One unit: metapage, sealed head, fresh head, fresh directory page. Then the old directory page is given up.
+/// Where the directory is full nothing happens.
 pub fn seal(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64) -> Result<()> {
     if directory.segments.len() >= MAX_SEGMENTS {
         return Ok(());
@@ -328,6 +367,9 @@ pub fn seal(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64
 /// Inserts a row into the index, sealing the active segment where it is full.
 ///
 /// `now` is the clock, in microseconds since 2000-01-01.
+///
+/// # Errors
+/// As [`Segment::insert`] and [`Directory::read`].
 pub fn insert(store: &impl PageStore, row: &NewRow, now: i64) -> Result<()> {
     let mut refused = None;
     loop {
@@ -353,6 +395,20 @@ pub fn insert(store: &impl PageStore, row: &NewRow, now: i64) -> Result<()> {
     }
 }
 
+/// Gives up a directory page that the metapage does not point to: a crash between [`seal`]'s unit and the release of
+/// the old page left it. Whether it was one.
+pub fn free_stray_directory(store: &impl PageStore, block: BlockNumber) -> Result<bool> {
+    let mut unit = store.unit();
+    let meta = Meta::decode(unit.page(META_BLOCK)?)?;
+    let page = unit.page(block)?;
+    if block == meta.root || page.tag().is_none_or(|tag| tag.kind != Kind::Directory) {
+        return Ok(false);
+    }
+    page.set_tag(Tag::new(0, Kind::Free));
+    unit.commit()?;
+    Ok(true)
+}
+
 /// The three pages of an empty index: metapage, directory, head of the first segment.
 pub fn empty_index(parameters: &Parameters, now: i64) -> [Box<Page>; 3] {
     let mut pages = [Page::zeroed(), Page::zeroed(), Page::zeroed()];
@@ -364,4 +420,44 @@ pub fn empty_index(parameters: &Parameters, now: i64) -> [Box<Page>; 3] {
     pages[2].set_tag(Tag::new(1, Kind::SegmentHead));
     Head::new(now).encode(&mut pages[2]);
     pages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryStore;
+
+    fn parameters() -> Parameters {
+        Parameters {
+            metric: Metric::L2,
+            dimensions: 4,
+            m: 4,
+            ef_construction: 16,
+            segment_rows: 1000,
+            recent_rows: 100_000,
+            pending_rows: 4096,
+            lists: 0,
+            recent_threshold: i64::MAX,
+            partition_interval: i64::MAX - 1,
+            rerank: 0,
+        }
+    }
+
+    #[test]
+    fn vacuum_finds_the_directory_page_that_a_crash_in_sealing_leaves() {
+        let store = MemoryStore::new();
+        for page in empty_index(&parameters(), 0) {
+            store.append(&page);
+        }
+        let (meta, directory) = Directory::read(&store).expect("sound");
+        store.stop_after(1);
+        assert_eq!(seal(&store, &meta, &directory, 1), Err(Error::Stopped));
+        store.restart();
+        let (sealed, _) = Directory::read(&store).expect("sound");
+        assert_ne!(sealed.root, meta.root);
+        assert_eq!(free_stray_directory(&store, meta.root), Ok(true));
+        assert_eq!(free_stray_directory(&store, meta.root), Ok(false), "it is free already");
+        assert_eq!(free_stray_directory(&store, sealed.root), Ok(false), "it is in use");
+        assert!(Directory::read(&store).is_ok());
+    }
 }

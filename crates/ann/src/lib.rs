@@ -3,7 +3,9 @@
 //! Nothing here knows PostgreSQL, files or the network. Graphs are read and changed through
 //! [`page::PageStore`]; the extension implements it on the buffer manager, tests implement it in memory.
 //!
-//! Architecture invariant: `unsafe` occurs only in [`distance`]'s SIMD kernels.
+//! docs/page-format.md has the bytes, docs/concurrency.md the protocol, ARCHITECTURE.md the map.
+//!
+//! Architecture invariant: `unsafe` occurs only in [`distance`]: SIMD kernels and prefetch.
 
 pub mod distance;
 pub mod error;

@@ -16,6 +16,7 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
+    /// A store without pages.
     pub fn new() -> Self {
         Self::default()
     }
@@ -76,6 +77,7 @@ impl PageStore for MemoryStore {
     }
 }
 
+/// A unit: its pages are copies until it is committed.
 pub struct MemoryUnit<'a> {
     store: &'a MemoryStore,
     changed: Vec<(BlockNumber, Box<Page>)>,

@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 
+/// Bytes of a page: PostgreSQL's default block size, the only one that is supported.
 pub const PAGE_SIZE: usize = 8192;
 /// Bytes before the body; they belong to PostgreSQL.
 pub const HEADER_SIZE: usize = 24;
@@ -20,6 +21,7 @@ pub const NONE: u32 = u32::MAX;
 /// Marks a page as ours in its trailer.
 const PAGE_MARK: u8 = 0xD7;
 
+/// Number of a page in its index, from 0.
 pub type BlockNumber = u32;
 
 /// What a page holds. Numbers are on disk: never renumber, never reuse.
@@ -28,8 +30,11 @@ pub type BlockNumber = u32;
 pub enum Kind {
     /// Given up; may be taken for anything.
     Free = 1,
+    /// The index as a whole; block 0.
     Meta = 2,
+    /// The list of segments.
     Directory = 3,
+    /// What one segment is.
     SegmentHead = 4,
     /// HNSW elements with their level-0 neighbors.
     Element = 5,
@@ -42,6 +47,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The kind with this number on disk.
     pub fn from_byte(byte: u8) -> Option<Self> {
         use Kind::*;
         [Free, Meta, Directory, SegmentHead, Element, Upper, Overflow, Tail].into_iter().find(|k| *k as u8 == byte)
@@ -67,6 +73,7 @@ impl Kind {
 pub struct Tag {
     /// Segment that owns the page; 0 for pages of the index itself. Segment ids are never reused.
     pub segment: u32,
+    /// What the page holds.
     pub kind: Kind,
     /// Slots in use, counted from the first; for pages made of slots.
     pub used: u16,
@@ -75,6 +82,7 @@ pub struct Tag {
 }
 
 impl Tag {
+    /// A page without slots in use and without a next page.
     pub fn new(segment: u32, kind: Kind) -> Self {
         Self { segment, kind, used: 0, next: NONE }
     }
@@ -87,14 +95,17 @@ pub struct Page(pub [u8; PAGE_SIZE]);
 const TRAILER: usize = PAGE_SIZE - TRAILER_SIZE;
 
 impl Page {
+    /// A page of zeros: no kind, no content.
     pub fn zeroed() -> Box<Self> {
         Box::new(Self([0; PAGE_SIZE]))
     }
 
+    /// What lies between header and trailer: [`BODY_SIZE`] bytes.
     pub fn body(&self) -> &[u8] {
         &self.0[HEADER_SIZE..TRAILER]
     }
 
+    /// As [`Self::body`].
     pub fn body_mut(&mut self) -> &mut [u8] {
         &mut self.0[HEADER_SIZE..TRAILER]
     }
@@ -108,6 +119,7 @@ impl Page {
         Some(Tag { segment: get_u32(t, 0), kind: Kind::from_byte(t[4])?, used: get_u16(t, 6), next: get_u32(t, 8) })
     }
 
+    /// Writes the trailer.
     pub fn set_tag(&mut self, tag: Tag) {
         let t = &mut self.0[TRAILER..];
         put_u32(t, 0, tag.segment);
@@ -198,19 +210,25 @@ pub(crate) fn put_f32(bytes: &mut [u8], at: usize, value: f32) {
 /// Bytes that a caller is about to read: a hint for the cache, and the page to visit.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
+    /// The page.
     pub block: BlockNumber,
     /// From the start of the page.
     pub offset: u16,
+    /// Bytes, at least one.
     pub len: u16,
 }
 
 /// Where an index's pages live. `&self` throughout: a store is shared by readers and writers.
 pub trait PageStore {
+    /// A change of pages.
     type Unit<'a>: Unit
     where
         Self: 'a;
 
     /// Shows the page to `look` while it is share-locked. `look` must be short and must not use the store.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where there is no such page.
     fn read<R>(&self, block: BlockNumber, look: impl FnOnce(&Page) -> R) -> Result<R>;
 
     /// Shows each place's page to `look`, in order, with the bytes of all places on their way into the cache.
@@ -251,6 +269,9 @@ pub trait Unit {
     fn page(&mut self, block: BlockNumber) -> Result<&mut Page>;
 
     /// A page nobody else knows of, with this tag and a zero body.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the relation has no more block numbers.
     fn allocate(&mut self, tag: Tag) -> Result<(BlockNumber, &mut Page)>;
 
     /// Makes the change visible and durable.

@@ -15,16 +15,20 @@ pub type Slot = u32;
 /// Where a row is in the heap: block and offset number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HeapTid {
+    /// Block of the table.
     pub block: u32,
+    /// Line pointer on that block, from 1.
     pub offset: u16,
 }
 
 /// Bytes of a heap TID on a page.
 pub const TID_SIZE: usize = 6;
 
-/// Level-0 elements have `2m` neighbors, upper levels `m` (Malkov & Yashunin 2018, section 4.1).
+/// As many as the type `vector` allows.
 pub const MAX_DIMENSIONS: usize = 16_000;
+/// Elements have up to `2m` neighbors at level 0 and `m` above (Malkov & Yashunin 2018, section 4.1).
 pub const MIN_M: u16 = 2;
+/// See [`MIN_M`].
 pub const MAX_M: u16 = 100;
 /// Levels are drawn from an exponential distribution; more than this many never help.
 pub const MAX_LEVEL: u8 = 15;
@@ -32,7 +36,7 @@ pub const MAX_LEVEL: u8 = 15;
 /// Heap TIDs inside an element; further ones go to overflow chunks.
 pub const INLINE_TIDS: usize = 2;
 
-/// Field offsets in an element.
+/// Field offsets in an element, from the start of its slot; docs/page-format.md tells what the fields are.
 pub mod at {
     pub const MARK: usize = 0;
     pub const VERSION: usize = 4;
@@ -63,19 +67,25 @@ pub struct Slots {
 }
 
 impl Slots {
+    /// As many slots of `size` bytes as a page holds.
     pub const fn new(size: usize) -> Self {
         Self { size, per_page: (BODY_SIZE / size) as u32 }
     }
 
+    /// The page that a slot is on.
     pub fn block(self, slot: Slot) -> BlockNumber {
         slot / self.per_page
     }
 
+    /// Which slot of its page it is, from 0.
     pub fn index(self, slot: Slot) -> u32 {
         slot % self.per_page
     }
 
     /// The slot with this index on a page.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the block is beyond what numbers of slots of this size can name.
     pub fn slot(self, block: BlockNumber, index: u32) -> Result<Slot> {
         block.checked_mul(self.per_page).and_then(|s| s.checked_add(index)).filter(|&s| s != NONE).ok_or(Error::Full)
     }
@@ -85,11 +95,12 @@ impl Slots {
         self.index(slot) as usize * self.size
     }
 
-    /// The slot's bytes, if the page has that many slots in use.
+    /// The slot's bytes. Whether the slot is in use, the page's tag or the element's mark tells.
     pub fn get(self, page: &Page, slot: Slot) -> &[u8] {
         &page.body()[self.offset(slot)..][..self.size]
     }
 
+    /// As [`Self::get`].
     pub fn get_mut(self, page: &mut Page, slot: Slot) -> &mut [u8] {
         let offset = self.offset(slot);
         &mut page.body_mut()[offset..][..self.size]
@@ -103,24 +114,33 @@ impl Slots {
 
 /// Overflow chunks: `next` chunk, count, TIDs.
 pub const CHUNK_TIDS: usize = 20;
+/// Slots of overflow chunks.
 pub const CHUNK: Slots = Slots::new(8 + CHUNK_TIDS * TID_SIZE);
 
 /// The form of all elements of an index; fixed when it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
+    /// Decides which residual an element has.
     pub metric: Metric,
+    /// Bytes of a code.
     pub dimensions: usize,
+    /// Most neighbors above level 0.
     pub m: usize,
+    /// Slots of elements.
     pub element: Slots,
     /// Bytes of the code that lie in the element; the rest lies in tails.
     pub head_code: usize,
     /// Tails of each element.
     pub tails: usize,
+    /// Slots of tails; of no meaning where elements have none.
     pub tail: Slots,
+    /// Slots of upper records.
     pub upper: Slots,
 }
 
 impl Shape {
+    /// The form of elements with so many dimensions and this `m`.
+    ///
     /// # Panics
     /// If dimensions or `m` are out of range: options are checked where they enter.
     pub fn new(metric: Metric, dimensions: usize, m: usize) -> Self {
@@ -157,10 +177,12 @@ impl Shape {
         at::CODE + self.head_code
     }
 
+    /// The element in a slot. The page is one of elements: [`Element::belongs_to`] tells.
     pub fn view<'a>(&'a self, page: &'a Page, slot: Slot) -> Element<'a> {
         Element { shape: self, bytes: self.element.get(page, slot) }
     }
 
+    /// As [`Self::view`], to change it.
     pub fn view_mut<'a>(&'a self, page: &'a mut Page, slot: Slot) -> ElementMut<'a> {
         ElementMut { shape: self, bytes: self.element.get_mut(page, slot) }
     }
@@ -243,6 +265,7 @@ impl<'a> Element<'a> {
         get_u32(self.bytes, at::TID_COUNT)
     }
 
+    /// Highest level that the element lives on.
     pub fn level(self) -> u8 {
         self.bytes[at::LEVEL]
     }
@@ -253,6 +276,7 @@ impl<'a> Element<'a> {
         self.bytes[at::TIDS..at::CODE].chunks_exact(TID_SIZE).take(count).map(get_tid)
     }
 
+    /// How many TIDs are inside the element.
     pub fn inline_count(self) -> usize {
         usize::from(self.bytes[at::INLINE_COUNT]).min(INLINE_TIDS)
     }
@@ -267,18 +291,22 @@ impl<'a> Element<'a> {
         get_u32(self.bytes, at::UPPER)
     }
 
+    /// Value `i` is decoded as `offset + scale * code[i]`.
     pub fn scale(self) -> f32 {
         get_f32(self.bytes, at::SCALE)
     }
 
+    /// See [`Self::scale`].
     pub fn offset(self) -> f32 {
         get_f32(self.bytes, at::OFFSET)
     }
 
+    /// Squared Euclidean norm of the decoded vector.
     pub fn norm2(self) -> f32 {
         get_f32(self.bytes, at::NORM2)
     }
 
+    /// Sum of the code's bytes.
     pub fn sum(self) -> u32 {
         get_u32(self.bytes, at::SUM)
     }
@@ -293,14 +321,17 @@ impl<'a> Element<'a> {
         &self.bytes[at::CODE..][..self.shape.head_code]
     }
 
+    /// Slot of the `i`-th tail.
     pub fn tail(self, i: usize) -> Slot {
         get_u32(self.bytes, self.shape.tail_ids_at() + 4 * i)
     }
 
+    /// Neighbors at level 0.
     pub fn neighbor_count(self) -> usize {
         usize::from(get_u16(self.bytes, at::NEIGHBOR_COUNT)).min(2 * self.shape.m)
     }
 
+    /// Neighbors at level 0: slots of elements.
     pub fn neighbors(self) -> impl Iterator<Item = Slot> + use<'a> {
         let start = self.shape.neighbors_at();
         self.bytes[start..][..4 * self.neighbor_count()].chunks_exact(4).map(|b| get_u32(b, 0))
@@ -315,16 +346,22 @@ pub struct ElementMut<'a> {
 
 /// What a new element is made of.
 pub struct NewElement<'a> {
+    /// Highest level.
     pub level: u8,
+    /// Its upper record at level 1, or [`NONE`].
     pub upper: Slot,
+    /// What belongs to the code.
     pub params: &'a Params,
     /// The whole code; the caller has written its tails.
     pub code: &'a [u8],
+    /// As many as the shape has.
     pub tails: &'a [Slot],
+    /// At level 0, at most `2m`.
     pub neighbors: &'a [Slot],
 }
 
 impl ElementMut<'_> {
+    /// To read it.
     pub fn as_ref(&self) -> Element<'_> {
         Element { shape: self.shape, bytes: self.bytes }
     }
@@ -350,6 +387,8 @@ impl ElementMut<'_> {
         put_u32(self.bytes, at::VERSION, 0);
     }
 
+    /// Replaces the neighbors at level 0, and makes a new version.
+    ///
     /// # Panics
     /// If there are more than `2m`.
     pub fn set_neighbors(&mut self, neighbors: &[Slot]) {
@@ -363,10 +402,12 @@ impl ElementMut<'_> {
         put_u32(self.bytes, at::VERSION, version.wrapping_add(1));
     }
 
+    /// Sets the first overflow chunk.
     pub fn set_overflow(&mut self, chunk: Slot) {
         put_u32(self.bytes, at::OVERFLOW, chunk);
     }
 
+    /// Sets the number of heap TIDs, overflow included.
     pub fn set_tid_count(&mut self, count: u32) {
         put_u32(self.bytes, at::TID_COUNT, count);
     }
@@ -407,10 +448,12 @@ pub fn residual(metric: Metric, params: &Params) -> f32 {
     if metric == Metric::L1 { params.residual_l1 } else { params.residual_l2 }
 }
 
+/// Reads a heap TID: [`TID_SIZE`] bytes.
 pub fn get_tid(b: &[u8]) -> HeapTid {
     HeapTid { block: get_u32(b, 0), offset: get_u16(b, 4) }
 }
 
+/// Writes a heap TID.
 pub fn put_tid(b: &mut [u8], tid: HeapTid) {
     put_u32(b, 0, tid.block);
     put_u16(b, 4, tid.offset);
@@ -419,7 +462,9 @@ pub fn put_tid(b: &mut [u8], tid: HeapTid) {
 /// A neighbor above level 0: the element, and its own record at that level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpperNeighbor {
+    /// The neighbor.
     pub element: Slot,
+    /// The neighbor's own record at this level.
     pub record: Slot,
 }
 
@@ -433,7 +478,7 @@ pub fn read_upper(shape: &Shape, bytes: &[u8]) -> (Slot, u16, Vec<UpperNeighbor>
     (get_u32(bytes, 0), get_u16(bytes, 4), neighbors)
 }
 
-/// Writes an upper record.
+/// Writes an upper record: at most `m` neighbors.
 pub fn write_upper(bytes: &mut [u8], up: Slot, version: u16, neighbors: &[UpperNeighbor]) {
     put_u32(bytes, 0, up);
     put_u16(bytes, 4, version);
@@ -450,6 +495,7 @@ pub fn read_chunk(bytes: &[u8]) -> (Slot, Vec<HeapTid>) {
     (get_u32(bytes, 0), bytes[8..].chunks_exact(TID_SIZE).take(count).map(get_tid).collect())
 }
 
+/// Writes an overflow chunk: at most [`CHUNK_TIDS`] TIDs.
 pub fn write_chunk(bytes: &mut [u8], next: Slot, tids: &[HeapTid]) {
     put_u32(bytes, 0, next);
     put_u16(bytes, 4, tids.len() as u16);

@@ -5,7 +5,9 @@ use crate::distance::kernels;
 /// What belongs to one code: value `i` is decoded as `offset + scale * code[i]`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Params {
+    /// Zero where all values are equal.
     pub scale: f32,
+    /// The smallest value.
     pub offset: f32,
     /// Squared Euclidean norm of the decoded vector, rounded; infinite or zero where f32 does not hold it.
     pub norm2: f32,

@@ -23,7 +23,9 @@ pub type Node = u32;
 
 /// Memory that a build asks for; the caller decides where it lies (in memory or in a file).
 pub trait Arena {
+    /// Bytes of codes; zero at first.
     type Bytes: std::ops::DerefMut<Target = [u8]> + Send + Sync;
+    /// Words of lists, which threads share; zero at first.
     type Words: std::ops::Deref<Target = [AtomicU32]> + Send + Sync;
 
     /// `len` zero bytes.
@@ -53,12 +55,14 @@ pub struct Codes<A: Arena> {
 }
 
 impl<A: Arena> Codes<A> {
+    /// No codes yet; each will have one byte a dimension.
     pub fn new(dimensions: usize) -> Self {
         let stride = (PARAMS_SIZE + dimensions).next_multiple_of(8);
         let shift = (CHUNK_BYTES / stride).max(1).ilog2();
         Self { dimensions, stride, shift, chunks: Vec::new(), len: 0 }
     }
 
+    /// Codes added.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -67,7 +71,10 @@ impl<A: Arena> Codes<A> {
         self.len == 0
     }
 
-    /// Adds a code.
+    /// Adds a code of as many bytes as there are dimensions.
+    ///
+    /// # Errors
+    /// [`Error::Full`] after 2^32 codes, and what the arena fails with.
     pub fn push(&mut self, arena: &mut A, params: &Params, code: &[u8]) -> Result<Node> {
         let node = Node::try_from(self.len).map_err(|_| Error::Full)?;
         if self.len >> self.shift == self.chunks.len() {
@@ -102,11 +109,13 @@ impl<A: Arena> Codes<A> {
         &self.chunks[node >> self.shift][at..at + self.stride]
     }
 
+    /// The code of a node, one byte a dimension.
     #[inline]
     pub fn code(&self, node: Node) -> &[u8] {
         &self.row(node)[PARAMS_SIZE..][..self.dimensions]
     }
 
+    /// What belongs to the code of a node.
     pub fn params(&self, node: Node) -> Params {
         let row = self.row(node);
         let word = |i: usize| u32::from_ne_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]]);
@@ -147,7 +156,8 @@ impl<A: Arena> Codes<A> {
     }
 }
 
-/// Level of the `n`-th element of a segment: geometric with mean `1 / ln m` (Malkov & Yashunin 2018, section 4.1).
+/// The level of an element, from a seed of its own: `-ln(u) / ln(m)` rounded down, `u` uniform (Malkov & Yashunin 2018,
+/// section 4.1), so one element in `m` is above level 0, and one in `m * m` above level 1. At most [`MAX_LEVEL`].
 pub fn level_of(seed: u64, m: usize) -> u8 {
     let mut x = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -291,10 +301,12 @@ impl<A: Arena> Graph<A> {
         })
     }
 
+    /// The codes that the graph links.
     pub fn codes(&self) -> &Codes<A> {
         &self.codes
     }
 
+    /// Highest level of a node.
     pub fn level(&self, node: Node) -> u8 {
         self.levels[node as usize]
     }
@@ -326,6 +338,9 @@ impl<A: Arena> Graph<A> {
     ///
     /// `poll` is called again and again with the number of nodes done; it waits a little, and stops the build by an
     /// error or a panic. Threads are joined however this returns.
+    ///
+    /// # Errors
+    /// Those of `poll`; [`Error::Stopped`] where `stop` ended the threads.
     pub fn link_all(
         &self,
         (pool, threads): (&rayon::ThreadPool, usize),
@@ -536,13 +551,14 @@ impl<A: Arena> Graph<A> {
     }
 }
 
-/// Stops a build's threads from outside.
+/// Stops a build's threads from outside. One build at a time may use it.
 pub struct Stop {
     cancel: AtomicBool,
     running: AtomicUsize,
 }
 
 impl Stop {
+    /// Nothing to stop yet.
     pub const fn new() -> Self {
         Self { cancel: AtomicBool::new(false), running: AtomicUsize::new(0) }
     }

@@ -9,15 +9,20 @@ use hashbrown::HashSet;
 /// A fault of the structure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// The page that is wrong or points to what is.
     pub block: BlockNumber,
+    /// Goes on after "block n", in words for a person.
     pub what: String,
 }
 
 /// What a segment holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Heap TIDs.
     pub rows: u64,
+    /// Elements, with rows or without.
     pub elements: u64,
+    /// Elements without rows.
     pub routers: u64,
     /// Elements that no path from the entry point leads to.
     pub unreachable: u64,
@@ -38,7 +43,7 @@ impl<S: PageStore> Segment<'_, S> {
         Ok(counts)
     }
 
-    /// Counts rows, elements, and those that have rows and are out of reach.
+    /// Counts rows, elements, and those that have rows and are out of reach. Keeps the slots of all elements in memory.
     pub fn count(&self) -> Result<Counts> {
         let mut live = HashSet::new();
         self.elements(|slot, e| {
@@ -85,7 +90,10 @@ impl<S: PageStore> Segment<'_, S> {
         Ok(seen)
     }
 
-    /// Faults of the structure; `tids` receives all heap TIDs.
+    /// Faults of the structure; `tids` receives all heap TIDs. Tails are not looked at.
+    ///
+    /// # Errors
+    /// Where the head page cannot be read. What is wrong elsewhere is in the result.
     pub fn check(&self, tids: &mut Vec<HeapTid>) -> Result<Vec<Problem>> {
         let head = self.read_head()?;
         let mut checker = Checker { segment: self, problems: Vec::new() };

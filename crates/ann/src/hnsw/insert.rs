@@ -24,8 +24,11 @@ use crate::sq8::Params;
 
 /// A row to insert.
 pub struct NewRow<'a> {
+    /// Where the row is in the heap.
     pub tid: HeapTid,
+    /// With [`Self::code`], what [`super::probe::encode_row`] made of the row's vector.
     pub params: &'a Params,
+    /// One byte a dimension.
     pub code: &'a [u8],
     /// The row's vector as a query.
     pub probe: &'a Probe,
@@ -33,8 +36,10 @@ pub struct NewRow<'a> {
     pub level: u8,
 }
 
+/// What became of an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// The row has an entry.
     Inserted,
     /// The segment takes no inserts any more: read the directory and start over. Nothing was inserted.
     Sealed,
@@ -65,7 +70,11 @@ struct Plan {
 const LINK_TRIES: usize = 32;
 
 impl<S: PageStore> Segment<'_, S> {
-    /// Inserts a row.
+    /// Inserts a row, whose code has as many bytes as the shape has dimensions.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]; [`Error::Full`] and [`Error::Limit`] where numbers of slots or rows run out; those of the
+    /// store. What was written before the error harms nobody (docs/concurrency.md).
     pub fn insert(&self, ef_construction: usize, row: &NewRow) -> Result<Outcome> {
         loop {
             let head = self.store.read(self.head, |page| Head::decode(page, self.head, self.id))??;

@@ -13,6 +13,7 @@ use std::hash::BuildHasher;
 
 /// Rows of a segment to be built; rows with equal codes share an element.
 pub struct Rows<A: Arena> {
+    /// One code for each element.
     pub codes: Codes<A>,
     tids: Vec<HeapTid>,
     /// Further rows of an element.
@@ -22,6 +23,7 @@ pub struct Rows<A: Arena> {
 }
 
 impl<A: Arena> Rows<A> {
+    /// No rows yet.
     pub fn new(dimensions: usize) -> Self {
         Self {
             codes: Codes::new(dimensions),
@@ -41,6 +43,7 @@ impl<A: Arena> Rows<A> {
         self.tids.is_empty()
     }
 
+    /// Adds a row. A row whose code is known already joins that element, and widens its residual.
     pub fn push(&mut self, arena: &mut A, params: &Params, code: &[u8], tid: HeapTid) -> Result<()> {
         let hash = self.hasher.hash_one(code);
         let codes = &mut self.codes;

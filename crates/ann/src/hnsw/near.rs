@@ -10,6 +10,7 @@ use std::collections::BinaryHeap;
 pub struct Near(u64);
 
 impl Near {
+    /// `distance` is not NaN; -0 sorts before 0.
     pub fn new(distance: f32, slot: Slot) -> Self {
         let bits = distance.to_bits();
         // Flips all bits of negative numbers and the sign of positive ones: then integers sort as floats do.
@@ -17,11 +18,13 @@ impl Near {
         Self(u64::from(ordered) << 32 | u64::from(slot))
     }
 
+    /// The distance, every bit of it.
     pub fn distance(self) -> f32 {
         let ordered = (self.0 >> 32) as u32;
         f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
     }
 
+    /// The slot.
     pub fn slot(self) -> Slot {
         self.0 as u32
     }
@@ -48,10 +51,12 @@ impl Visited {
         self.len
     }
 
+    /// Whether nothing was inserted yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// Forgets all, and keeps the memory.
     pub fn clear(&mut self) {
         self.table.fill(NONE);
         self.len = 0;

@@ -15,8 +15,11 @@ const HUGE: f64 = (1u128 << 127) as f64;
 /// What a distance to one element is computed from, apart from its code.
 #[derive(Clone, Copy, Debug)]
 pub struct Scaling {
+    /// Value `i` is decoded as `offset + scale * code[i]`.
     pub scale: f32,
+    /// See [`Self::scale`].
     pub offset: f32,
+    /// Squared Euclidean norm of the decoded vector.
     pub norm2: f32,
 }
 
@@ -67,7 +70,7 @@ fn has_angle(metric: Metric, vector: &[f32]) -> bool {
 }
 
 impl Probe {
-    /// Prepares a query. `None` if it is a zero vector under cosine.
+    /// Prepares a query of finite values. `None` if it is a zero vector under cosine.
     pub fn of_query(metric: Metric, vector: &[f32]) -> Option<Self> {
         let probe = Self::new(metric, &normalize(metric, vector)?);
         Some(Self { bounded: has_angle(metric, vector), ..probe })
@@ -95,7 +98,7 @@ impl Probe {
         }
     }
 
-    /// The rank of an element whose parts add up to `sum`.
+    /// The rank of an element whose parts add up to `sum`; infinite where f32 does not hold it.
     pub fn rank(&self, sum: f64, s: Scaling) -> f32 {
         match self.metric {
             Metric::L1 => sum as f32,

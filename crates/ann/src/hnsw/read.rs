@@ -7,9 +7,13 @@ use crate::shape::{CHUNK, Element, HeapTid, Shape, Slot, Slots, UpperNeighbor, r
 
 /// One HNSW segment of an index.
 pub struct Segment<'a, S> {
+    /// Where the pages are.
     pub store: &'a S,
+    /// The form of the index's elements.
     pub shape: &'a Shape,
+    /// As in the directory, and on every page of the segment.
     pub id: u32,
+    /// The head page.
     pub head: BlockNumber,
 }
 
@@ -24,11 +28,15 @@ impl<S> Copy for Segment<'_, S> {}
 /// What a search learns of an element it touches.
 #[derive(Clone, Copy, Debug)]
 pub struct Ranked {
+    /// Which element.
     pub slot: Slot,
+    /// Distance to the decoded vector, in the form that [`Probe::rank`] tells.
     pub rank: f32,
     /// Has heap TIDs; else it only routes.
     pub live: bool,
+    /// Squared norm of the decoded vector.
     pub norm2: f32,
+    /// Distance of the true vector to the decoded one, rounded up.
     pub residual: f32,
 }
 
@@ -43,6 +51,7 @@ pub struct CodeBlock {
 }
 
 impl CodeBlock {
+    /// Codes in the block.
     pub fn len(&self) -> usize {
         self.parts.len()
     }
@@ -51,10 +60,12 @@ impl CodeBlock {
         self.parts.is_empty()
     }
 
+    /// The element whose code is the `i`-th.
     pub fn slot(&self, i: usize) -> Slot {
         self.parts[i].0
     }
 
+    /// The `i`-th code.
     pub fn get(&self, i: usize) -> CodeRef<'_> {
         let (_, scaling, sum) = self.parts[i];
         (&self.bytes[i * self.dimensions..][..self.dimensions], scaling, sum)
@@ -109,6 +120,9 @@ impl<'a, S: PageStore> Segment<'a, S> {
     }
 
     /// Ranks `slots` into `out`, in order; `places` is scratch.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where a slot is no element of this segment.
     pub fn rank(&self, probe: &Probe, slots: &[Slot], places: &mut Vec<Place>, out: &mut Vec<Ranked>) -> Result<()> {
         let shape = self.shape;
         let len = shape.distance_len();
@@ -210,6 +224,9 @@ impl<'a, S: PageStore> Segment<'a, S> {
     }
 
     /// The record of an element at `level` (1 or more).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the element does not live on that level.
     pub fn record_at(&self, element: Slot, level: u8) -> Result<Slot> {
         let mut record = self.element(element, |e| e.upper())?;
         for _ in 1..level {

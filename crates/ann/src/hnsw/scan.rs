@@ -18,8 +18,9 @@ use std::collections::BinaryHeap;
 /// What a scan may spend.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Width of the first round's beams; each further round is twice as wide.
     pub ef_search: usize,
-    /// Bytes for the entries of a flat pass.
+    /// Bytes that graph rounds may remember, and the entries of a flat pass take.
     pub memory: usize,
     /// Rows after which the scan ends; 0 = never.
     pub max_tuples: u64,
@@ -28,7 +29,9 @@ pub struct Limits {
 /// A row and a value that its distance is not below.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hit {
+    /// Where the row is in the heap. It may be dead by now: the snapshot decides.
     pub tid: HeapTid,
+    /// As the SQL function returns distances: not squared, inner products negative.
     pub bound: f64,
 }
 
@@ -100,6 +103,8 @@ pub struct Scan {
 const SMALL: u64 = 64;
 /// Reading an element in sequence costs about this part of reaching it by a link.
 const SEQUENTIAL_GAIN: u64 = 8;
+/// About what graph rounds remember of each element they have ranked.
+const VISITED_BYTES: u64 = 48;
 
 impl Scan {
     /// Without a probe all rows come, in any order.
@@ -200,7 +205,8 @@ impl Scan {
         }
         self.ready.reverse();
         let next = ef.saturating_mul(2);
-        let walk_on = visited.max(next as u64) * SEQUENTIAL_GAIN < elements;
+        let walk_on = visited.max(next as u64) * SEQUENTIAL_GAIN < elements
+            && visited.saturating_mul(VISITED_BYTES) < self.limits.memory as u64;
         self.phase = if all_swept {
             Phase::Done
         } else if walk_on && threshold.is_finite() {

@@ -125,6 +125,7 @@ pub struct Beam {
 }
 
 impl Beam {
+    /// Nothing visited yet: [`Self::enter`] comes next.
     pub fn new(accept: Accept) -> Self {
         Self {
             accept,

@@ -19,6 +19,10 @@ pub struct Swept {
 }
 
 impl<S: PageStore> Segment<'_, S> {
+    /// Reads the head page.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the page is not the head of this segment.
     pub fn read_head(&self) -> Result<Head> {
         self.store.read(self.head, |page| Head::decode(page, self.head, self.id))?
     }
