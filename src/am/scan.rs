@@ -70,6 +70,11 @@ impl ScanState {
         }
     }
 
+    /// Whether the search has begun: the next row begins it.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// The next row.
     pub fn next(&mut self) -> Option<Row> {
         let index = self.index;

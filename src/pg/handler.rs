@@ -239,6 +239,15 @@ unsafe extern "C-unwind" fn amrescan(
     }
 }
 
+/// Counts a search for EXPLAIN ANALYZE, which shows them from version 18 on.
+fn count_search(_scan: &mut pg_sys::IndexScanDescData) {
+    #[cfg(feature = "pg18")]
+    // SAFETY: PostgreSQL lets it point at the plan node's counters, or nowhere.
+    if let Some(counters) = unsafe { _scan.instrument.as_mut() } {
+        counters.nsearches += 1;
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn amgettuple(scan: pg_sys::IndexScanDesc, direction: pg_sys::ScanDirection::Type) -> bool {
     // SAFETY: PostgreSQL passes a scan made by `ambeginscan`, its snapshot included.
@@ -252,7 +261,11 @@ unsafe extern "C-unwind" fn amgettuple(scan: pg_sys::IndexScanDesc, direction: p
         if snapshot != pg_sys::SnapshotType::SNAPSHOT_MVCC && snapshot != pg_sys::SnapshotType::SNAPSHOT_HISTORIC_MVCC {
             raise(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, "a hybrid index is scanned with MVCC snapshots only");
         }
-        let Some(row) = state_of(scan).next() else { return false };
+        let state = state_of(scan);
+        if !state.is_running() {
+            count_search(s);
+        }
+        let Some(row) = state.next() else { return false };
         tid_into(row.tid, &mut s.xs_heaptid);
         s.xs_recheck = false;
         match row.distance {
