@@ -202,5 +202,13 @@ SELECT op, t.ordered, t.once, t.same FROM unnest(ARRAY['<->', '<#>', '<=>', '<+>
 RESET hybrid.ef_search;
 SELECT recall >= 0.9 AS recall_90 FROM hybrid_recall('r_cosine', 20, 10);
 
+-- Rows in the order of their vectors, linked by several threads at once: each can be reached. Threads that took runs of
+-- neighboring rows left up to one in sixty out.
+RESET max_parallel_maintenance_workers;
+CREATE TABLE line (id integer, e vector(2));
+INSERT INTO line SELECT i, ARRAY[i / 100.0, 1]::vector FROM generate_series(1, 12000) i;
+CREATE INDEX line_e ON line USING hybrid (e);
+SELECT rows, unreachable <= 12 AS reachable FROM hybrid_stats('line_e');
+
 SET client_min_messages = warning;
 DROP SCHEMA hybrid_search CASCADE;

@@ -268,6 +268,37 @@ pub struct Graph<A: Arena> {
     entry: RwLock<Option<(Node, u8)>>,
 }
 
+/// The order in which nodes are linked: far from each other in the table one after the other.
+///
+/// Rows that lie side by side in a table are often alike. Two that threads link at the same time do not see each other;
+/// were they neighbors, the heuristic would drop links to one that only the other could replace.
+#[derive(Clone, Copy)]
+struct Order {
+    nodes: u64,
+    /// Has no divisor in common with `nodes`, so every node comes once.
+    step: u64,
+}
+
+impl Order {
+    fn of(nodes: usize) -> Self {
+        let nodes = nodes.max(1) as u64;
+        let gcd = |mut a: u64, mut b: u64| {
+            while b > 0 {
+                (a, b) = (b, a % b);
+            }
+            a
+        };
+        // The golden ratio keeps all short sums of steps far from zero.
+        let start = (nodes as f64 * 0.618_033_988_749_895) as u64;
+        let step = (start.max(1)..).find(|&step| gcd(step, nodes) == 1).unwrap_or(1);
+        Self { nodes, step }
+    }
+
+    fn node(self, i: usize) -> Node {
+        (i as u64 * self.step % self.nodes) as Node
+    }
+}
+
 /// Working memory of one thread.
 #[derive(Default)]
 struct Scratch {
@@ -351,7 +382,8 @@ impl<A: Arena> Graph<A> {
         // The first nodes see each other only when they come one by one.
         let alone = n.min(256);
         let mut scratch = Scratch::default();
-        (0..alone).for_each(|node| self.insert(node as Node, &mut scratch));
+        let order = Order::of(n);
+        (0..alone).for_each(|i| self.insert(order.node(i), &mut scratch));
         let (next, done) = (AtomicUsize::new(alone), AtomicUsize::new(alone));
         stop.cancel.store(false, Relaxed);
         pool.in_place_scope(|scope| {
@@ -362,7 +394,7 @@ impl<A: Arena> Graph<A> {
                 let (next, done) = (&next, &done);
                 scope.spawn(move |_| {
                     let _running = running;
-                    self.link_some(next, done, &stop.cancel);
+                    self.link_some(order, next, done, &stop.cancel);
                 });
             }
             // A thread that panics ends without its share; joining brings its panic here.
@@ -376,20 +408,15 @@ impl<A: Arena> Graph<A> {
     }
 
     /// Links nodes until none is left.
-    fn link_some(&self, next: &AtomicUsize, done: &AtomicUsize, cancel: &AtomicBool) {
+    fn link_some(&self, order: Order, next: &AtomicUsize, done: &AtomicUsize, cancel: &AtomicBool) {
         let (n, mut scratch) = (self.codes.len(), Scratch::default());
         loop {
-            let start = next.fetch_add(64, Relaxed);
-            if start >= n {
+            let i = next.fetch_add(1, Relaxed);
+            if i >= n || cancel.load(Relaxed) {
                 return;
             }
-            for node in start..(start + 64).min(n) {
-                if cancel.load(Relaxed) {
-                    return;
-                }
-                self.insert(node as Node, &mut scratch);
-                done.fetch_add(1, Relaxed);
-            }
+            self.insert(order.node(i), &mut scratch);
+            done.fetch_add(1, Relaxed);
         }
     }
 
@@ -618,5 +645,21 @@ impl Arena for HeapArena {
 
     fn words(&mut self, len: usize) -> Result<Vec<AtomicU32>> {
         Ok((0..len).map(|_| AtomicU32::new(0)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_node_comes_once_and_neighbors_come_apart() {
+        for n in [1usize, 2, 3, 4, 100, 255, 256, 1000, 4096, 12_000, 65_537] {
+            let order = Order::of(n);
+            let mut seen = vec![false; n];
+            (0..n).for_each(|i| assert!(!std::mem::replace(&mut seen[order.node(i) as usize], true)));
+            let apart = |d: usize| order.node(d).min(n as Node - order.node(d));
+            assert!(n < 1000 || (1..=8).all(|d| apart(d) as usize > n / 40), "of {n} nodes");
+        }
     }
 }
