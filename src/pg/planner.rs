@@ -3,8 +3,48 @@
 use super::buffer::IndexStore;
 use super::relation::Index;
 use crate::am;
-use pgrx::{pg_guard, pg_sys};
+use pgrx::{PgList, pg_guard, pg_sys};
 use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::OnceLock;
+
+/// Whether the executor still knows the TID of a row after it put rows in order of distance.
+///
+/// Releases before November 2026 (15.18, 17.11 and 18.6 are known) forget it: `ctid` is wrong, and `FOR UPDATE` adds a
+/// damaged page to the table. The executor's own function is asked, so that no list of releases is needed.
+fn executor_keeps_tids() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    // SAFETY: stores a tuple of no columns in a slot of its kind, looks at the slot's TID, and frees both.
+    *ANSWER.get_or_init(|| unsafe {
+        let desc = pg_sys::CreateTemplateTupleDesc(0);
+        let tuple = pg_sys::heap_form_tuple(desc, ptr::null_mut(), ptr::null_mut());
+        (*tuple).t_self.ip_posid = 1;
+        let slot = pg_sys::MakeSingleTupleTableSlot(desc, &raw const pg_sys::TTSOpsBufferHeapTuple);
+        pg_sys::ExecForceStoreHeapTuple(tuple, slot, false);
+        let kept = (*slot).tts_tid.ip_posid == 1;
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::heap_freetuple(tuple);
+        pg_sys::FreeTupleDesc(desc);
+        kept
+    })
+}
+
+/// Whether a query wants the TIDs of a table's rows: `ctid`, or row locks.
+///
+/// # Safety
+/// `table` is being planned.
+unsafe fn wants_tids(table: *mut pg_sys::RelOptInfo) -> bool {
+    let mut attributes = ptr::null_mut();
+    // SAFETY: the planner's lists of a table's wanted expressions and of its conditions, which are RestrictInfo nodes.
+    unsafe {
+        pg_sys::pull_varattnos((*(*table).reltarget).exprs.cast(), (*table).relid, &mut attributes);
+        for condition in PgList::<pg_sys::RestrictInfo>::from_pg((*table).baserestrictinfo).iter_ptr() {
+            pg_sys::pull_varattnos((*condition).clause.cast(), (*table).relid, &mut attributes);
+        }
+        let tid = pg_sys::SelfItemPointerAttributeNumber - pg_sys::FirstLowInvalidHeapAttributeNumber;
+        pg_sys::bms_is_member(tid, attributes)
+    }
+}
 
 #[allow(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
 #[pg_guard]
@@ -23,7 +63,8 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
         let index_info = &*(*path).indexinfo;
         let order_bys = (*path).indexorderbys;
         *correlation = 0.0;
-        if order_bys.is_null() || (*order_bys).length != 1 {
+        let ordered = !order_bys.is_null() && (*order_bys).length == 1;
+        if !ordered || wants_tids((*path).path.parent) && !executor_keeps_tids() {
             // Without ORDER BY, rows whose vector is NULL would be missing; by two, the order would be wrong.
             *startup = f64::INFINITY;
             *total = f64::INFINITY;
