@@ -13,9 +13,9 @@ SELECT i, rows FROM unnest(ARRAY['t_l2', 't_cosine']) i, hybrid_stats(i::regclas
 SELECT count(*), count(e) FROM t;
 SELECT id FROM t WHERE e IS NULL ORDER BY id;
 SELECT count(*) FROM t WHERE e IS NOT NULL;
-SELECT id, e <-> '[0,0]' AS d FROM t ORDER BY e <-> '[0,0]', id;
+SELECT id, e <-> '[0,0]' AS d FROM t ORDER BY (e <-> '[0,0]') + 0, id;
 SELECT id, e <-> '[0.1,0]' AS d FROM t WHERE e IS NOT NULL ORDER BY e <-> '[0.1,0]' LIMIT 3;
-SELECT id, e <-> '[0.1,0]' AS d FROM t WHERE e IS NULL ORDER BY e <-> '[0.1,0]', id LIMIT 3;
+SELECT id, e <-> '[0.1,0]' AS d FROM t WHERE e IS NULL ORDER BY (e <-> '[0.1,0]') + 0, id LIMIT 3;
 UPDATE t SET e = NULL WHERE id = 8;
 UPDATE t SET e = '[9,9]' WHERE id = 6;
 SELECT id FROM t ORDER BY e <-> '[9,9]' LIMIT 1;
