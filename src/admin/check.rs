@@ -3,6 +3,7 @@
 use super::Inspected;
 use crate::pg::relation::OpenTable;
 use ann::hnsw::probe::normalize;
+use ann::index::SegmentKind;
 use ann::page::META_BLOCK;
 use ann::shape::HeapTid;
 use pgrx::prelude::*;
@@ -17,10 +18,10 @@ fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!
     let visible = heap.then(|| visible_rows(&inspected));
     // Rows that came meanwhile may lie in a segment that came meanwhile.
     inspected.refresh();
-    let (mut problems, mut tids) = (Vec::new(), Vec::new());
-    let active = inspected.directory.segments.iter().filter(|s| s.active).count();
+    let (mut problems, mut rows) = (Vec::new(), Vec::new());
+    let active = inspected.directory.segments.iter().filter(|s| s.active && s.kind == SegmentKind::Hnsw).count();
     if active != 1 {
-        problems.push((i64::from(META_BLOCK), format!("lists {active} active segments")));
+        problems.push((i64::from(META_BLOCK), format!("lists {active} active graphs")));
     }
     let (dimensions, declared) = (inspected.meta.parameters.dimensions, inspected.opened.index().declared_dimensions());
     if declared.is_some_and(|declared| declared != dimensions) {
@@ -28,13 +29,13 @@ fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!
             .push((i64::from(META_BLOCK), format!("has vectors of {dimensions} dimensions, not those of the column")));
     }
     for entry in &inspected.directory.segments {
-        match inspected.segment(entry).check(&mut tids) {
+        match inspected.segment(entry).check(&mut rows) {
             Ok(found) => problems.extend(found.into_iter().map(|p| (i64::from(p.block), p.what))),
             Err(error) => problems.push((i64::from(entry.head), error.to_string())),
         }
     }
     if let Some(visible) = visible {
-        compare(&visible, tids, &mut problems);
+        compare(&visible, rows.into_iter().map(|row| row.tid).collect(), &mut problems);
     }
     TableIterator::new(problems)
 }

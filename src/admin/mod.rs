@@ -9,8 +9,7 @@ mod stats;
 use crate::pg::buffer::IndexStore;
 use crate::pg::relation::OpenIndex;
 use ann::hnsw::read::Segment;
-use ann::index::{Directory, Meta, SegmentEntry};
-use ann::shape::Shape;
+use ann::index::{Directory, Meta, SegmentEntry, Shapes};
 use pgrx::pg_sys;
 
 pgrx::extension_sql_file!("../../sql/admin.sql", name = "admin", requires = ["access_method"]);
@@ -21,7 +20,7 @@ struct Inspected {
     store: IndexStore,
     meta: Meta,
     directory: Directory,
-    shape: Shape,
+    shapes: Shapes,
 }
 
 impl Inspected {
@@ -31,8 +30,8 @@ impl Inspected {
         crate::pg::rights::check_may_inspect(&opened, true);
         let store = IndexStore::new(opened.index());
         let (meta, directory) = crate::am::or_raise(opened.index(), Directory::read(&store));
-        let shape = meta.parameters.shape();
-        Self { opened, store, meta, directory, shape }
+        let shapes = meta.parameters.shapes();
+        Self { opened, store, meta, directory, shapes }
     }
 
     /// Reads the directory again.
@@ -41,7 +40,7 @@ impl Inspected {
     }
 
     fn segment(&self, entry: &SegmentEntry) -> Segment<'_, IndexStore> {
-        Segment { store: &self.store, shape: &self.shape, id: entry.id, head: entry.head }
+        Segment { store: &self.store, shape: self.shapes.of(entry.kind), id: entry.id, head: entry.head }
     }
 
     /// Unwraps, or raises what is wrong with the index.

@@ -2,6 +2,7 @@
 
 use super::Inspected;
 use crate::error::Fault;
+use ann::index::SegmentKind;
 use ann::page::{Kind, PageStore};
 use pgrx::prelude::*;
 
@@ -33,11 +34,13 @@ fn hybrid_page(
         let kind = if zero { "zero" } else { "unknown" };
         return TableIterator::once((kind.to_string(), None, None, None, None));
     };
+    let segment = inspected.directory.segments.iter().find(|s| s.id == tag.segment);
+    let shape = inspected.shapes.of(segment.map_or(SegmentKind::Hnsw, |s| s.kind));
     let slots = match tag.kind {
-        Kind::Element => Some(inspected.shape.element.per_page),
-        Kind::Upper => Some(inspected.shape.upper.per_page),
-        Kind::Overflow => Some(ann::shape::CHUNK.per_page),
-        Kind::Tail => Some(inspected.shape.tail.per_page),
+        Kind::Element => Some(shape.element.per_page),
+        Kind::Upper => Some(shape.upper.per_page),
+        Kind::Overflow => Some(shape.chunk.per_page),
+        Kind::Tail => Some(shape.tail.per_page),
         _ => None,
     };
     TableIterator::once((

@@ -57,7 +57,7 @@ fn hybrid_segments(
             let Counts { rows, routers, .. } = inspected.or_raise(inspected.segment(entry).tally());
             (
                 i64::from(entry.id),
-                "hnsw".to_string(),
+                entry.kind.name().to_string(),
                 if entry.active { "active" } else { "sealed" }.to_string(),
                 rows as i64,
                 routers as i64,

@@ -12,6 +12,7 @@ use ann::hnsw::build::Graph;
 use ann::hnsw::layout::{Rows, write_segment};
 use ann::hnsw::probe::encode_row;
 use ann::index::{self, Directory, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind};
+use ann::keys::Row;
 use ann::page::{BlockNumber, Kind, Page, Tag};
 use ann::shape::{HeapTid, Shape};
 use pgrx::PgSqlErrorCode;
@@ -43,6 +44,8 @@ fn parameters(index: Index) -> Parameters {
         recent_threshold: options.recent_threshold,
         partition_interval: options.partition_interval,
         rerank: options.rerank,
+        keys: 0,
+        age_key: None,
     }
 }
 
@@ -86,7 +89,7 @@ impl Builder {
             index,
             shape: parameters.shape(),
             arena: BuildArena::new(maintenance_work_mem()),
-            rows: Rows::new(parameters.dimensions),
+            rows: Rows::new(parameters.dimensions, parameters.keys),
             code: vec![0; parameters.dimensions],
             parameters,
             pool: None,
@@ -100,7 +103,7 @@ impl Builder {
     fn add(&mut self, tid: HeapTid, vector: &[f32]) {
         check_dimensions(self.parameters.dimensions, vector.len());
         let Some((_, params)) = encode_row(self.parameters.metric, vector, &mut self.code) else { return };
-        or_raise(self.index, self.rows.push(&mut self.arena, &params, &self.code, tid));
+        or_raise(self.index, self.rows.push(&mut self.arena, &params, &self.code, &Row::of_tid(tid)));
         self.index_tuples += 1;
         progress::tuples_done(self.index_tuples);
         let room = self.segments.len() + 1 < MAX_SEGMENTS;
@@ -112,8 +115,8 @@ impl Builder {
 
     /// Links the rows gathered so far and writes them as a segment.
     fn write_segment(&mut self, active: bool) {
-        let rows = std::mem::replace(&mut self.rows, Rows::new(self.parameters.dimensions));
-        let (codes, tids) = rows.finish();
+        let rows = std::mem::replace(&mut self.rows, Rows::new(self.parameters.dimensions, self.parameters.keys));
+        let (codes, lists) = rows.finish();
         let count = codes.len();
         let seed = u64::from(self.next_block);
         let graph = Graph::new(&mut self.arena, &self.shape, self.parameters.ef_construction, codes, seed);
@@ -135,7 +138,7 @@ impl Builder {
         let mut head = Head::new(created);
         head.active = active;
         let index = self.index;
-        let end = write_segment(&graph, &tids, &self.shape, (id, head_block), &head, |block, page| {
+        let end = write_segment(&graph, &lists, &self.shape, (id, head_block), &head, |block, page| {
             pgrx::check_for_interrupts!();
             let written = index.append_unlogged(page);
             assert_eq!(written, block, "nobody else extends an index that is being built");

@@ -8,6 +8,7 @@ use ann::hnsw::build::level_of;
 use ann::hnsw::insert::NewRow;
 use ann::hnsw::probe::{Probe, encode_row};
 use ann::index::{self, Meta};
+use ann::keys::Row;
 use ann::shape::HeapTid;
 
 /// Indexes a row. Zero vectors are not indexed under cosine distance, which is NaN for them.
@@ -20,6 +21,6 @@ pub fn insert(index: Index, vector: &[f32], tid: HeapTid) {
     let probe = Probe::new(parameters.metric, &stored);
     // Where a row lies in the heap has nothing to do with its vector: it serves as the random number.
     let level = level_of(u64::from(tid.block) << 16 | u64::from(tid.offset), parameters.m);
-    let row = NewRow { tid, params: &params, code: &code, probe: &probe, level };
+    let row = NewRow { row: Row::of_tid(tid), params: &params, code: &code, probe: &probe, level };
     or_raise(index, index::insert(&store, &row, now()));
 }

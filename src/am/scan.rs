@@ -8,8 +8,8 @@ use crate::pg::reloptions::Options;
 use crate::pg::settings::hash_memory;
 use ann::hnsw::probe::Probe;
 use ann::hnsw::scan::{Limits, Scan};
-use ann::index::Directory;
-use ann::shape::{HeapTid, Shape};
+use ann::index::{Directory, Shapes};
+use ann::shape::HeapTid;
 
 /// What is known of a row's distance.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,7 +36,7 @@ enum Query {
 /// A scan that runs.
 struct Running {
     store: IndexStore,
-    shape: Shape,
+    shapes: Shapes,
     scan: Scan,
     /// Distance of all rows, where it is the same.
     constant: Option<Distance>,
@@ -79,7 +79,7 @@ impl ScanState {
     pub fn next(&mut self) -> Option<Row> {
         let index = self.index;
         let running = self.running.get_or_insert_with(|| start(index, &self.query));
-        let hit = or_raise(index, running.scan.next(&running.store, &running.shape))?;
+        let hit = or_raise(index, running.scan.next(&running.store, &running.shapes))?;
         Some(Row { tid: hit.tid, distance: running.constant.unwrap_or(Distance::AtLeast(hit.bound)) })
     }
 }
@@ -103,7 +103,7 @@ fn start(index: Index, query: &Query) -> Running {
         memory: hash_memory(),
         max_tuples: guc::max_scan_tuples(),
     };
-    Running { store, shape: meta.parameters.shape(), scan: Scan::new(probe, &directory.segments, limits), constant }
+    Running { store, shapes: meta.parameters.shapes(), scan: Scan::new(probe, &directory.segments, limits), constant }
 }
 
 /// The error that the operator would raise.

@@ -13,10 +13,10 @@ use ann::shape::HeapTid;
 pub fn bulk_delete(index: Index, mut dead: impl FnMut(HeapTid) -> bool, mut delay: impl FnMut()) -> Swept {
     let store = IndexStore::new(index);
     let (meta, directory) = or_raise(index, Directory::read(&store));
-    let shape = meta.parameters.shape();
+    let shapes = meta.parameters.shapes();
     let mut total = Swept::default();
     for entry in &directory.segments {
-        let segment = Segment { store: &store, shape: &shape, id: entry.id, head: entry.head };
+        let segment = Segment { store: &store, shape: shapes.of(entry.kind), id: entry.id, head: entry.head };
         let swept = or_raise(index, segment.vacuum(&mut dead, &mut delay));
         total.removed += swept.removed;
         total.live += swept.live;

@@ -10,6 +10,7 @@ use ann::hnsw::probe::{Probe, normalize};
 use ann::hnsw::read::Segment;
 use ann::hnsw::search::{Accept, Beam, descend};
 use ann::index::Head;
+use ann::keys::Row;
 use ann::memory::MemoryStore;
 use ann::page::PageStore;
 use ann::shape::{HeapTid, Shape};
@@ -29,16 +30,16 @@ fn main() {
     let dimensions = queries.len() / (truth.len() / 100);
     let base: Vec<f32> = read("base.f16").chunks(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
 
-    let shape = Shape::new(metric, dimensions, 16);
+    let shape = Shape::new(metric, dimensions, 16, 0);
     let (mut arena, start) = (HeapArena, Instant::now());
-    let mut rows = Rows::<HeapArena>::new(dimensions);
+    let mut rows = Rows::<HeapArena>::new(dimensions, 0);
     let mut code = vec![0; dimensions];
     for (i, row) in base.chunks(dimensions).enumerate() {
         let row = normalize(metric, row).expect("no zero vectors");
         let params = sq8::encode(&row, &mut code);
-        rows.push(&mut arena, &params, &code, HeapTid { block: i as u32, offset: 1 }).expect("fits");
+        rows.push(&mut arena, &params, &code, &Row::of_tid(HeapTid { block: i as u32, offset: 1 })).expect("fits");
     }
-    let (codes, tids) = rows.finish();
+    let (codes, lists) = rows.finish();
     println!("{} rows, {} elements, encoded in {:?}", base.len() / dimensions, codes.len(), start.elapsed());
     let graph = Graph::new(&mut arena, &shape, ef_construction, codes, 1).expect("fits");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
@@ -52,7 +53,7 @@ fn main() {
     let store = MemoryStore::new();
     let head = Head::new(0);
     let start = Instant::now();
-    let end = write_segment(&graph, &tids, &shape, (1, 0), &head, |_, page| {
+    let end = write_segment(&graph, &lists, &shape, (1, 0), &head, |_, page| {
         store.append(page);
         Ok(())
     })
@@ -77,10 +78,10 @@ fn main() {
             hits.sort_by(|a, b| a.rank.total_cmp(&b.rank));
             let mut rows = Vec::new();
             for hit in hits.iter().take(10) {
-                segment.tids(hit.slot, &mut rows).expect("sound");
+                segment.rows(hit.slot, &mut rows).expect("sound");
             }
             let truth = &truth[q * 100..q * 100 + 10];
-            found += rows.iter().take(10).filter(|tid| truth.contains(&(tid.block as i32))).count();
+            found += rows.iter().take(10).filter(|row| truth.contains(&(row.tid.block as i32))).count();
         }
         let n = queries.len() / dimensions;
         println!(

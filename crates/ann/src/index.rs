@@ -7,6 +7,7 @@ use crate::distance::Metric;
 use crate::error::{Error, Result};
 use crate::hnsw::insert::{NewRow, Outcome};
 use crate::hnsw::read::Segment;
+use crate::keys::{KeySummary, MAX_KEYS};
 use crate::page::{
     BODY_SIZE, BlockNumber, Kind, META_BLOCK, NONE, Page, PageStore, Tag, Unit, get_u16, get_u32, get_u64, put_u16,
     put_u32, put_u64,
@@ -40,15 +41,50 @@ pub struct Parameters {
     pub partition_interval: i64,
     /// 0 `sq8`, 1 `f16`, 2 `f32`.
     pub rerank: u8,
+    /// Key columns, at most [`MAX_KEYS`].
+    pub keys: usize,
+    /// The key column that tells a row's age.
+    pub age_key: Option<AgeKey>,
+}
+
+/// The key column that tells a row's age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgeKey {
+    /// Which key column, from 0.
+    pub column: usize,
+    /// Its values are days since 2000-01-01, not microseconds.
+    pub in_days: bool,
 }
 
 impl Parameters {
-    /// The form of elements.
+    /// The form of elements of a graph.
     ///
     /// # Panics
-    /// If dimensions or `m` are out of range.
+    /// If dimensions, `m` or `keys` are out of range.
     pub fn shape(&self) -> Shape {
-        Shape::new(self.metric, self.dimensions, self.m)
+        Shape::new(self.metric, self.dimensions, self.m, self.keys)
+    }
+
+    /// The forms of elements in each kind of segment; panics as [`Self::shape`].
+    pub fn shapes(&self) -> Shapes {
+        let graph = self.shape();
+        Shapes { flat: graph.without_neighbors(), graph }
+    }
+}
+
+/// The forms of an index's elements.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shapes {
+    /// In HNSW segments.
+    pub graph: Shape,
+    /// In others, where elements have no neighbors.
+    pub flat: Shape,
+}
+
+impl Shapes {
+    /// The form in a kind of segment.
+    pub fn of(&self, kind: SegmentKind) -> &Shape {
+        if kind == SegmentKind::Hnsw { &self.graph } else { &self.flat }
     }
 }
 
@@ -106,6 +142,8 @@ impl Meta {
             recent_threshold: get_u64(b, 56) as i64,
             partition_interval: get_u64(b, 64) as i64,
             rerank: b[7],
+            keys: usize::from(b[72]),
+            age_key: (b[73] > 0).then(|| AgeKey { column: usize::from(b[73]) - 1, in_days: b[74] == 1 }),
         };
         if !(1..=MAX_DIMENSIONS).contains(&parameters.dimensions)
             || !(MIN_M as usize..=MAX_M as usize).contains(&parameters.m)
@@ -114,6 +152,10 @@ impl Meta {
                 META_BLOCK,
                 format!("has {} dimensions and m = {}", parameters.dimensions, parameters.m),
             ));
+        }
+        if parameters.keys > MAX_KEYS || parameters.age_key.is_some_and(|age| age.column >= parameters.keys) {
+            let what = format!("has {} key columns, and column {} tells the age", parameters.keys, b[73]);
+            return Err(Error::corrupt(META_BLOCK, what));
         }
         if parameters.ef_construction == 0 {
             return Err(Error::corrupt(META_BLOCK, "has ef_construction = 0"));
@@ -141,6 +183,8 @@ impl Meta {
         put_u32(b, 52, p.lists);
         put_u64(b, 56, p.recent_threshold as u64);
         put_u64(b, 64, p.partition_interval as u64);
+        b[72] = p.keys as u8;
+        (b[73], b[74]) = p.age_key.map_or((0, 0), |age| (age.column as u8 + 1, u8::from(age.in_days)));
     }
 }
 
@@ -150,6 +194,25 @@ impl Meta {
 pub enum SegmentKind {
     /// An HNSW graph.
     Hnsw = 1,
+    /// Rows just inserted, in no order.
+    Pending = 2,
+    /// Lists around centroids.
+    Ivf = 3,
+}
+
+impl SegmentKind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Hnsw, Self::Pending, Self::Ivf].into_iter().find(|kind| *kind as u8 == byte)
+    }
+
+    /// The word that `hybrid_segments` uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hnsw => "hnsw",
+            Self::Pending => "pending",
+            Self::Ivf => "ivf",
+        }
+    }
 }
 
 /// A segment as the directory lists it.
@@ -159,7 +222,7 @@ pub struct SegmentEntry {
     pub id: u32,
     /// What the segment is made of.
     pub kind: SegmentKind,
-    /// Takes inserts; exactly one segment does.
+    /// Takes inserts; one segment of a kind at most.
     pub active: bool,
     /// Its head page.
     pub head: BlockNumber,
@@ -211,12 +274,12 @@ impl Directory {
         }
         let mut segments = Vec::with_capacity(count);
         for e in b[16..].chunks_exact(ENTRY_SIZE).take(count) {
-            if e[4] != SegmentKind::Hnsw as u8 {
+            let Some(kind) = SegmentKind::from_byte(e[4]) else {
                 return Err(Error::corrupt(block, format!("lists a segment of kind {}", e[4])));
-            }
+            };
             segments.push(SegmentEntry {
                 id: get_u32(e, 0),
-                kind: SegmentKind::Hnsw,
+                kind,
                 active: e[5] == 1,
                 head: get_u32(e, 8),
                 created: get_u64(e, 16) as i64,
@@ -240,17 +303,17 @@ impl Directory {
         }
     }
 
-    /// The segment that takes inserts.
+    /// The graph that takes inserts.
     pub fn active(&self) -> Result<SegmentEntry> {
         self.segments
             .iter()
             .copied()
-            .find(|s| s.active)
+            .find(|s| s.active && s.kind == SegmentKind::Hnsw)
             .ok_or_else(|| Error::corrupt(META_BLOCK, "lists no active segment"))
     }
 }
 
-/// The head page of an HNSW segment.
+/// The head page of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Takes inserts.
@@ -259,34 +322,61 @@ pub struct Head {
     pub entry: Slot,
     /// Level of that element.
     pub entry_level: u8,
-    /// First page of elements; the others follow by their tags' `next`.
-    pub first: BlockNumber,
-    /// Pages with room: elements, upper records, overflow chunks, tails.
-    pub last: [BlockNumber; 4],
+    /// First page of each kind, in the order of [`chain_index`]; the others follow by their tags' `next`.
+    pub first: [BlockNumber; CHAINS],
+    /// Last page of each kind. Those with slots may have room.
+    pub last: [BlockNumber; CHAINS],
     /// Pages of elements.
     pub element_pages: u32,
+    /// Lists of an IVF segment.
+    pub lists: u32,
     /// Microseconds since 2000-01-01.
     pub created: i64,
+    /// Rows when the segment was written.
+    pub rows: u64,
+    /// Ranges of the rows' keys, where they are kept: not for pending lists.
+    pub summary: Option<KeySummary>,
 }
 
-/// Index into [`Head::last`].
+/// Kinds of pages that a segment chains.
+pub const CHAINS: usize = 6;
+
+/// Index into [`Head::first`] and [`Head::last`].
 ///
 /// # Panics
-/// For kinds whose pages have no slots.
-pub fn fill_index(kind: Kind) -> usize {
+/// For kinds that segments do not chain.
+pub fn chain_index(kind: Kind) -> usize {
     match kind {
         Kind::Element => 0,
         Kind::Upper => 1,
         Kind::Overflow => 2,
         Kind::Tail => 3,
-        other => unreachable!("{} pages have no slots", other.name()),
+        Kind::Centroid => 4,
+        Kind::Posting => 5,
+        other => unreachable!("{} pages are not chained", other.name()),
     }
 }
 
 impl Head {
     /// The head of an empty segment that takes inserts.
     pub fn new(created: i64) -> Self {
-        Self { active: true, entry: NONE, entry_level: 0, first: NONE, last: [NONE; 4], element_pages: 0, created }
+        Self {
+            active: true,
+            entry: NONE,
+            entry_level: 0,
+            first: [NONE; CHAINS],
+            last: [NONE; CHAINS],
+            element_pages: 0,
+            lists: 0,
+            created,
+            rows: 0,
+            summary: Some(KeySummary::default()),
+        }
+    }
+
+    /// First page of elements, or [`NONE`].
+    pub fn first_element(&self) -> BlockNumber {
+        self.first[chain_index(Kind::Element)]
     }
 
     /// Reads a head page, which is `block`.
@@ -300,10 +390,13 @@ impl Head {
             entry: get_u32(b, 0),
             entry_level: b[4],
             active: b[5] == 1,
-            first: get_u32(b, 8),
-            last: [get_u32(b, 12), get_u32(b, 16), get_u32(b, 20), get_u32(b, 24)],
-            element_pages: get_u32(b, 28),
-            created: get_u64(b, 32) as i64,
+            element_pages: get_u32(b, 8),
+            lists: get_u32(b, 12),
+            created: get_u64(b, 16) as i64,
+            rows: get_u64(b, 24),
+            first: std::array::from_fn(|i| get_u32(b, 32 + 4 * i)),
+            last: std::array::from_fn(|i| get_u32(b, 56 + 4 * i)),
+            summary: (b[6] == 1).then(|| KeySummary::read(&b[80..], MAX_KEYS)),
         })
     }
 
@@ -313,12 +406,16 @@ impl Head {
         put_u32(b, 0, self.entry);
         b[4] = self.entry_level;
         b[5] = u8::from(self.active);
-        put_u32(b, 8, self.first);
-        for (i, &block) in self.last.iter().enumerate() {
-            put_u32(b, 12 + 4 * i, block);
+        b[6] = u8::from(self.summary.is_some());
+        put_u32(b, 8, self.element_pages);
+        put_u32(b, 12, self.lists);
+        put_u64(b, 16, self.created as u64);
+        put_u64(b, 24, self.rows);
+        for i in 0..CHAINS {
+            put_u32(b, 32 + 4 * i, self.first[i]);
+            put_u32(b, 56 + 4 * i, self.last[i]);
         }
-        put_u32(b, 28, self.element_pages);
-        put_u64(b, 32, self.created as u64);
+        self.summary.unwrap_or_default().write(&mut b[80..], MAX_KEYS);
     }
 
     /// Reads the head of a segment that the directory lists.
@@ -440,6 +537,8 @@ mod tests {
             recent_threshold: i64::MAX,
             partition_interval: i64::MAX - 1,
             rerank: 0,
+            keys: 0,
+            age_key: None,
         }
     }
 

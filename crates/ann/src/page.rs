@@ -36,21 +36,27 @@ pub enum Kind {
     Directory = 3,
     /// What one segment is.
     SegmentHead = 4,
-    /// HNSW elements with their level-0 neighbors.
+    /// Rows with equal codes, and their neighbors at level 0 where the segment is a graph.
     Element = 5,
     /// Neighbors above level 0.
     Upper = 6,
-    /// Heap TIDs that did not fit into their element.
+    /// Rows that did not fit into their element.
     Overflow = 7,
     /// Rests of codes that did not fit into their element.
     Tail = 8,
+    /// Centroids of an IVF segment's lists.
+    Centroid = 9,
+    /// Codes of an IVF segment's lists.
+    Posting = 10,
 }
 
 impl Kind {
     /// The kind with this number on disk.
     pub fn from_byte(byte: u8) -> Option<Self> {
         use Kind::*;
-        [Free, Meta, Directory, SegmentHead, Element, Upper, Overflow, Tail].into_iter().find(|k| *k as u8 == byte)
+        [Free, Meta, Directory, SegmentHead, Element, Upper, Overflow, Tail, Centroid, Posting]
+            .into_iter()
+            .find(|k| *k as u8 == byte)
     }
 
     /// The word that `hybrid_page` and error messages use.
@@ -64,6 +70,8 @@ impl Kind {
             Self::Upper => "upper neighbors",
             Self::Overflow => "overflow TIDs",
             Self::Tail => "code tail",
+            Self::Centroid => "centroids",
+            Self::Posting => "postings",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::distance::Metric;
 use crate::error::{Error, Result};
+use crate::keys::{MAX_KEYS, Row};
 use crate::page::{
     BODY_SIZE, BlockNumber, HEADER_SIZE, NONE, Page, Place, get_f32, get_u16, get_u32, put_f32, put_u16, put_u32,
 };
@@ -33,14 +34,14 @@ pub const MAX_M: u16 = 100;
 /// Levels are drawn from an exponential distribution; more than this many never help.
 pub const MAX_LEVEL: u8 = 15;
 
-/// Heap TIDs inside an element; further ones go to overflow chunks.
-pub const INLINE_TIDS: usize = 2;
+/// Rows inside an element; further ones go to overflow chunks.
+pub const INLINE_ROWS: usize = 2;
 
 /// Field offsets in an element, from the start of its slot; docs/page-format.md tells what the fields are.
 pub mod at {
     pub const MARK: usize = 0;
     pub const VERSION: usize = 4;
-    pub const TID_COUNT: usize = 8;
+    pub const ROW_COUNT: usize = 8;
     pub const LEVEL: usize = 12;
     pub const INLINE_COUNT: usize = 13;
     pub const NEIGHBOR_COUNT: usize = 14;
@@ -51,11 +52,8 @@ pub mod at {
     pub const RESIDUAL: usize = 32;
     pub const UPPER: usize = 36;
     pub const OVERFLOW: usize = 40;
-    pub const TIDS: usize = 44;
-    pub const CODE: usize = 56;
+    pub const ROWS: usize = 44;
 }
-
-const _: () = assert!(at::TIDS + super::shape::INLINE_TIDS * TID_SIZE == at::CODE);
 
 /// Slots of one size, counted through the pages that hold them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +110,8 @@ impl Slots {
     }
 }
 
-/// Overflow chunks: `next` chunk, count, TIDs.
-pub const CHUNK_TIDS: usize = 20;
-/// Slots of overflow chunks.
-pub const CHUNK: Slots = Slots::new(8 + CHUNK_TIDS * TID_SIZE);
+/// Rows in an overflow chunk; before them `next` chunk and count.
+pub const CHUNK_ROWS: usize = 20;
 
 /// The form of all elements of an index; fixed when it is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,8 +120,14 @@ pub struct Shape {
     pub metric: Metric,
     /// Bytes of a code.
     pub dimensions: usize,
-    /// Most neighbors above level 0.
+    /// Most neighbors above level 0; 0 where elements have none.
     pub m: usize,
+    /// Key columns.
+    pub keys: usize,
+    /// Bytes of a row: heap TID and keys.
+    pub row_size: usize,
+    /// Where the code begins in an element.
+    pub code_at: usize,
     /// Slots of elements.
     pub element: Slots,
     /// Bytes of the code that lie in the element; the rest lies in tails.
@@ -136,26 +138,44 @@ pub struct Shape {
     pub tail: Slots,
     /// Slots of upper records.
     pub upper: Slots,
+    /// Slots of overflow chunks.
+    pub chunk: Slots,
 }
 
 impl Shape {
-    /// The form of elements with so many dimensions and this `m`.
+    /// The form of elements of a graph, with so many dimensions, this `m`, and so many key columns.
     ///
     /// # Panics
-    /// If dimensions or `m` are out of range: options are checked where they enter.
-    pub fn new(metric: Metric, dimensions: usize, m: usize) -> Self {
-        assert!((1..=MAX_DIMENSIONS).contains(&dimensions), "dimensions {dimensions}");
+    /// If one of them is out of range: options are checked where they enter.
+    pub fn new(metric: Metric, dimensions: usize, m: usize, keys: usize) -> Self {
         assert!((MIN_M as usize..=MAX_M as usize).contains(&m), "m {m}");
-        let (head_code, element_size, tail_size, tails) = split(dimensions, m);
+        Self::with(metric, dimensions, m, keys)
+    }
+
+    /// The form of elements that have no neighbors, for the same index.
+    pub fn without_neighbors(&self) -> Self {
+        Self::with(self.metric, self.dimensions, 0, self.keys)
+    }
+
+    fn with(metric: Metric, dimensions: usize, m: usize, keys: usize) -> Self {
+        assert!((1..=MAX_DIMENSIONS).contains(&dimensions), "dimensions {dimensions}");
+        assert!(keys <= MAX_KEYS, "{keys} key columns");
+        let row_size = Row::size(keys);
+        let code_at = at::ROWS + INLINE_ROWS * row_size;
+        let (head_code, element_size, tail_size, tails) = split(code_at, dimensions, m);
         Self {
             metric,
             dimensions,
             m,
+            keys,
+            row_size,
+            code_at,
             element: Slots::new(element_size),
             head_code,
             tails,
             tail: Slots::new(tail_size),
             upper: Slots::new(8 + 8 * m),
+            chunk: Slots::new(8 + CHUNK_ROWS * row_size),
         }
     }
 
@@ -165,7 +185,7 @@ impl Shape {
     }
 
     fn tail_ids_at(&self) -> usize {
-        at::CODE + self.head_code.next_multiple_of(4)
+        self.code_at + self.head_code.next_multiple_of(4)
     }
 
     fn neighbors_at(&self) -> usize {
@@ -174,7 +194,7 @@ impl Shape {
 
     /// Bytes of an element that a distance needs.
     pub fn distance_len(&self) -> usize {
-        at::CODE + self.head_code
+        self.code_at + self.head_code
     }
 
     /// The element in a slot. The page is one of elements: [`Element::belongs_to`] tells.
@@ -197,7 +217,7 @@ impl Shape {
     pub fn neighbors_place(&self, slot: Slot) -> Place {
         let mut place = self.element.place(slot, at::SCALE);
         place.offset += self.neighbors_at() as u16;
-        place.len = (8 * self.m) as u16;
+        place.len = (8 * self.m).max(1) as u16;
         place
     }
 }
@@ -206,9 +226,9 @@ impl Shape {
 ///
 /// An element that fits pages well stays whole. Others leave as much of their code on tail pages as makes both
 /// kinds of page full: 1 page and less than twice the pages for every dimension.
-fn split(dimensions: usize, m: usize) -> (usize, usize, usize, usize) {
+fn split(code_at: usize, dimensions: usize, m: usize) -> (usize, usize, usize, usize) {
     let size = |head_code: usize, tails: usize| {
-        (at::CODE + head_code.next_multiple_of(4) + 4 * tails + 8 * m).next_multiple_of(8)
+        (code_at + head_code.next_multiple_of(4) + 4 * tails + 8 * m).next_multiple_of(8)
     };
     let whole = size(dimensions, 0);
     if whole <= BODY_SIZE && (BODY_SIZE / whole) * whole * 10 >= BODY_SIZE * 7 {
@@ -260,9 +280,9 @@ impl<'a> Element<'a> {
         get_u32(self.bytes, at::VERSION)
     }
 
-    /// Heap TIDs, overflow included. Zero: the element only routes.
-    pub fn tid_count(self) -> u32 {
-        get_u32(self.bytes, at::TID_COUNT)
+    /// Rows, overflow included. Zero: the element only routes.
+    pub fn row_count(self) -> u32 {
+        get_u32(self.bytes, at::ROW_COUNT)
     }
 
     /// Highest level that the element lives on.
@@ -270,15 +290,16 @@ impl<'a> Element<'a> {
         self.bytes[at::LEVEL]
     }
 
-    /// The TIDs inside the element.
-    pub fn inline_tids(self) -> impl Iterator<Item = HeapTid> + use<'a> {
-        let count = usize::from(self.bytes[at::INLINE_COUNT]).min(INLINE_TIDS);
-        self.bytes[at::TIDS..at::CODE].chunks_exact(TID_SIZE).take(count).map(get_tid)
+    /// The rows inside the element.
+    pub fn inline_rows(self) -> impl Iterator<Item = Row> + use<'a> {
+        let (keys, size) = (self.shape.keys, self.shape.row_size);
+        let rows = &self.bytes[at::ROWS..][..self.inline_count() * size];
+        rows.chunks_exact(size).map(move |b| Row::read(b, keys))
     }
 
-    /// How many TIDs are inside the element.
+    /// How many rows are inside the element.
     pub fn inline_count(self) -> usize {
-        usize::from(self.bytes[at::INLINE_COUNT]).min(INLINE_TIDS)
+        usize::from(self.bytes[at::INLINE_COUNT]).min(INLINE_ROWS)
     }
 
     /// First overflow chunk, or [`NONE`].
@@ -318,7 +339,7 @@ impl<'a> Element<'a> {
 
     /// The part of the code that lies in the element.
     pub fn head_code(self) -> &'a [u8] {
-        &self.bytes[at::CODE..][..self.shape.head_code]
+        &self.bytes[self.shape.code_at..][..self.shape.head_code]
     }
 
     /// Slot of the `i`-th tail.
@@ -366,7 +387,7 @@ impl ElementMut<'_> {
         Element { shape: self.shape, bytes: self.bytes }
     }
 
-    /// Fills the whole slot; no TIDs yet.
+    /// Fills the whole slot; no rows yet.
     pub fn write(&mut self, segment: u32, new: &NewElement) {
         let b = &mut *self.bytes;
         b.fill(0);
@@ -379,7 +400,7 @@ impl ElementMut<'_> {
         put_f32(b, at::RESIDUAL, residual(self.shape.metric, new.params));
         put_u32(b, at::UPPER, new.upper);
         put_u32(b, at::OVERFLOW, NONE);
-        b[at::CODE..][..self.shape.head_code].copy_from_slice(&new.code[..self.shape.head_code]);
+        b[self.shape.code_at..][..self.shape.head_code].copy_from_slice(&new.code[..self.shape.head_code]);
         for (i, &tail) in new.tails.iter().enumerate() {
             put_u32(b, self.shape.tail_ids_at() + 4 * i, tail);
         }
@@ -407,30 +428,30 @@ impl ElementMut<'_> {
         put_u32(self.bytes, at::OVERFLOW, chunk);
     }
 
-    /// Sets the number of heap TIDs, overflow included.
-    pub fn set_tid_count(&mut self, count: u32) {
-        put_u32(self.bytes, at::TID_COUNT, count);
+    /// Sets the number of rows, overflow included.
+    pub fn set_row_count(&mut self, count: u32) {
+        put_u32(self.bytes, at::ROW_COUNT, count);
     }
 
-    /// Whether the TID fitted inside the element; it is counted then.
-    pub fn push_inline(&mut self, tid: HeapTid) -> bool {
+    /// Whether the row fitted inside the element; it is counted then.
+    pub fn push_inline(&mut self, row: &Row) -> bool {
         let count = self.as_ref().inline_count();
-        if count == INLINE_TIDS {
+        if count == INLINE_ROWS {
             return false;
         }
-        put_tid(&mut self.bytes[at::TIDS + count * TID_SIZE..], tid);
+        row.write(&mut self.bytes[at::ROWS + count * self.shape.row_size..], self.shape.keys);
         self.bytes[at::INLINE_COUNT] = count as u8 + 1;
-        let total = self.as_ref().tid_count();
-        self.set_tid_count(total.saturating_add(1));
+        let total = self.as_ref().row_count();
+        self.set_row_count(total.saturating_add(1));
         true
     }
 
-    /// Drops the inline TIDs that are dead; how many. The total is not changed.
+    /// Drops the inline rows that are dead; how many. The total is not changed.
     pub fn retain_inline(&mut self, mut dead: impl FnMut(HeapTid) -> bool) -> u32 {
-        let kept: Vec<HeapTid> = self.as_ref().inline_tids().filter(|&tid| !dead(tid)).collect();
+        let kept: Vec<Row> = self.as_ref().inline_rows().filter(|row| !dead(row.tid)).collect();
         let dropped = self.as_ref().inline_count() - kept.len();
-        for (i, &tid) in kept.iter().enumerate() {
-            put_tid(&mut self.bytes[at::TIDS + i * TID_SIZE..], tid);
+        for (i, row) in kept.iter().enumerate() {
+            row.write(&mut self.bytes[at::ROWS + i * self.shape.row_size..], self.shape.keys);
         }
         self.bytes[at::INLINE_COUNT] = kept.len() as u8;
         dropped as u32
@@ -489,18 +510,19 @@ pub fn write_upper(bytes: &mut [u8], up: Slot, version: u16, neighbors: &[UpperN
     }
 }
 
-/// An overflow chunk: next chunk and TIDs.
-pub fn read_chunk(bytes: &[u8]) -> (Slot, Vec<HeapTid>) {
-    let count = usize::from(get_u16(bytes, 4)).min(CHUNK_TIDS);
-    (get_u32(bytes, 0), bytes[8..].chunks_exact(TID_SIZE).take(count).map(get_tid).collect())
+/// An overflow chunk: next chunk and rows.
+pub fn read_chunk(shape: &Shape, bytes: &[u8]) -> (Slot, Vec<Row>) {
+    let count = usize::from(get_u16(bytes, 4)).min(CHUNK_ROWS);
+    let rows = bytes[8..].chunks_exact(shape.row_size).take(count);
+    (get_u32(bytes, 0), rows.map(|b| Row::read(b, shape.keys)).collect())
 }
 
-/// Writes an overflow chunk: at most [`CHUNK_TIDS`] TIDs.
-pub fn write_chunk(bytes: &mut [u8], next: Slot, tids: &[HeapTid]) {
+/// Writes an overflow chunk: at most [`CHUNK_ROWS`] rows.
+pub fn write_chunk(shape: &Shape, bytes: &mut [u8], next: Slot, rows: &[Row]) {
     put_u32(bytes, 0, next);
-    put_u16(bytes, 4, tids.len() as u16);
-    for (i, &tid) in tids.iter().enumerate() {
-        put_tid(&mut bytes[8 + i * TID_SIZE..], tid);
+    put_u16(bytes, 4, rows.len() as u16);
+    for (i, row) in rows.iter().enumerate() {
+        row.write(&mut bytes[8 + i * shape.row_size..], shape.keys);
     }
 }
 
@@ -510,24 +532,29 @@ mod tests {
 
     #[test]
     fn every_dimension_fits_and_none_wastes_half_its_pages() {
-        for m in [2, 16, 100] {
+        for (m, keys) in [(2, 0), (16, 0), (16, 2), (100, 8), (0, 0), (0, 8)] {
             for dimensions in 1..=MAX_DIMENSIONS {
-                let shape = Shape::new(Metric::L2, dimensions, m);
+                let shape = Shape::with(Metric::L2, dimensions, m, keys);
                 assert!(shape.element.per_page >= 1 && (shape.tails == 0 || shape.tail.per_page >= 1), "{shape:?}");
                 let covered = shape.head_code + shape.tails * shape.tail.size;
                 assert!(covered >= dimensions, "{dimensions} dimensions: {shape:?} holds {covered}");
                 assert!(shape.neighbors_at() + 8 * m <= shape.element.size, "{shape:?}");
                 let pages = 1.0 / f64::from(shape.element.per_page)
                     + shape.tails as f64 / if shape.tails > 0 { f64::from(shape.tail.per_page) } else { 1.0 };
-                let bytes = (at::CODE + dimensions + 8 * m) as f64;
-                assert!(pages * 8192.0 < 1.5 * bytes + 60.0, "{dimensions} dimensions, m {m}: {pages} pages each");
+                let bytes = (shape.code_at + dimensions + 8 * m) as f64;
+                assert!(
+                    pages * 8192.0 < 1.5 * bytes + 60.0,
+                    "{dimensions} dimensions, m {m}, {keys} keys: {pages} pages each"
+                );
             }
         }
     }
 
     #[test]
     fn a_row_of_384_dimensions_takes_under_700_bytes() {
-        let shape = Shape::new(Metric::Cosine, 384, 16);
+        let shape = Shape::new(Metric::Cosine, 384, 16, 0);
         assert_eq!((shape.tails, shape.element.per_page), (0, 14));
+        let flat = shape.without_neighbors();
+        assert_eq!((flat.tails, flat.element.per_page), (0, 18));
     }
 }

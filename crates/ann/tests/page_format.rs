@@ -4,12 +4,15 @@
 //! that lies elsewhere, or has another size, is found.
 
 use ann::distance::Metric;
-use ann::index::{Directory, FORMATS, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind};
+use ann::index::{
+    AgeKey, CHAINS, Directory, FORMATS, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind, chain_index,
+};
+use ann::keys::{KeySummary, Keys, MAX_KEYS, Row};
 use ann::memory::MemoryStore;
 use ann::page::{BODY_SIZE, HEADER_SIZE, Kind, META_BLOCK, NONE, PAGE_SIZE, Page, TRAILER_SIZE, Tag};
 use ann::shape::{
-    CHUNK, CHUNK_TIDS, HeapTid, INLINE_TIDS, MAX_DIMENSIONS, MAX_LEVEL, MAX_M, MIN_M, NewElement, Shape, Slot,
-    TID_SIZE, UpperNeighbor, at, get_tid, put_tid, read_chunk, read_upper, write_chunk, write_upper,
+    CHUNK_ROWS, HeapTid, INLINE_ROWS, MAX_DIMENSIONS, MAX_LEVEL, MAX_M, MIN_M, NewElement, Shape, Slot, TID_SIZE,
+    UpperNeighbor, at, get_tid, put_tid, read_chunk, read_upper, write_chunk, write_upper,
 };
 use ann::sq8::Params;
 
@@ -65,7 +68,7 @@ fn field(table_name: &str, name: &str) -> Field {
 }
 
 /// Parts that repeat; their own tables tell what is in them.
-const PARTS: [&str; 3] = ["entry", "neighbor", "tids"];
+const PARTS: [&str; 5] = ["entry", "neighbor", "rows", "value", "columns"];
 
 fn little_endian(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b))
@@ -110,8 +113,9 @@ fn constants() {
         ("m, at least", usize::from(MIN_M)),
         ("m, at most", usize::from(MAX_M)),
         ("level, at most", usize::from(MAX_LEVEL)),
-        ("heap TIDs inside an element", INLINE_TIDS),
-        ("heap TIDs in an overflow chunk", CHUNK_TIDS),
+        ("rows inside an element", INLINE_ROWS),
+        ("rows in an overflow chunk", CHUNK_ROWS),
+        ("key columns, at most", MAX_KEYS),
         ("NONE", NONE as usize),
     ];
     for &(what, expected) in constants {
@@ -164,6 +168,8 @@ fn parameters() -> Parameters {
         recent_threshold: 0x5152_5354_5556_5758,
         partition_interval: 0x6162_6364_6566_6768,
         rerank: 2,
+        keys: 5,
+        age_key: Some(AgeKey { column: 3, in_days: true }),
     }
 }
 
@@ -199,6 +205,9 @@ fn metapage() {
             ("lists", 0x4142_4344),
             ("recent_threshold", 0x5152_5354_5556_5758),
             ("partition_interval", 0x6162_6364_6566_6768),
+            ("keys", 5),
+            ("age_key", 4),
+            ("age_in_days", 1),
         ],
     );
     assert_ends("metapage", page.body());
@@ -255,10 +264,13 @@ fn segment_head() {
         active: true,
         entry: 0x0102_0304,
         entry_level: 0x0F,
-        first: 0x1112_1314,
-        last: [0x2122_2324, 0x3132_3334, 0x4142_4344, 0x5152_5354],
+        first: std::array::from_fn(|i| 0x1112_1314 + i as u32),
+        last: std::array::from_fn(|i| 0x2122_2324 + i as u32),
         element_pages: 0x6162_6364,
+        lists: 0x6566_6768,
         created: 0x7172_7374_7576_7778,
+        rows: 0x8182_8384_8586_8788,
+        summary: Some(KeySummary::default()),
     };
     let mut page = Page::zeroed();
     page.set_tag(Tag::new(7, Kind::SegmentHead));
@@ -270,24 +282,71 @@ fn segment_head() {
             ("entry", 0x0102_0304),
             ("entry_level", 0x0F),
             ("active", 1),
-            ("first", 0x1112_1314),
-            ("last_element", 0x2122_2324),
-            ("last_upper", 0x3132_3334),
-            ("last_overflow", 0x4142_4344),
-            ("last_tail", 0x5152_5354),
+            ("has_summary", 1),
             ("element_pages", 0x6162_6364),
+            ("lists", 0x6566_6768),
             ("created", 0x7172_7374_7576_7778),
+            ("rows_written", 0x8182_8384_8586_8788),
+            ("first_element", 0x1112_1314),
+            ("first_upper", 0x1112_1315),
+            ("first_overflow", 0x1112_1316),
+            ("first_tail", 0x1112_1317),
+            ("first_centroid", 0x1112_1318),
+            ("first_posting", 0x1112_1319),
+            ("last_element", 0x2122_2324),
+            ("last_upper", 0x2122_2325),
+            ("last_overflow", 0x2122_2326),
+            ("last_tail", 0x2122_2327),
+            ("last_centroid", 0x2122_2328),
+            ("last_posting", 0x2122_2329),
+            ("has_null", 0),
         ],
     );
     assert_ends("segment head", page.body());
     assert_eq!(Head::decode(&page, 5, 7), Ok(head));
-    let kinds = [Kind::Element, Kind::Upper, Kind::Overflow, Kind::Tail];
-    let names = ["last_element", "last_upper", "last_overflow", "last_tail"];
+    let kinds = [Kind::Element, Kind::Upper, Kind::Overflow, Kind::Tail, Kind::Centroid, Kind::Posting];
+    assert_eq!(kinds.len(), CHAINS);
+    let names = ["element", "upper", "overflow", "tail", "centroid", "posting"];
     for (kind, name) in kinds.into_iter().zip(names) {
-        let block = u64::from(head.last[ann::index::fill_index(kind)]);
-        let f = field("segment head", name);
-        assert_eq!(little_endian(&page.body()[f.offset..][..f.size]), block, "{name}");
+        for (chain, blocks) in [("first", head.first), ("last", head.last)] {
+            let f = field("segment head", &format!("{chain}_{name}"));
+            let block = u64::from(blocks[chain_index(kind)]);
+            assert_eq!(little_endian(&page.body()[f.offset..][..f.size]), block, "{chain} {name}");
+        }
     }
+}
+
+#[test]
+fn summary() {
+    let mut summary = KeySummary::default();
+    summary.add(&Keys::new(&[Some(0x0102_0304_0506_0708), None]), 2);
+    summary.add(&Keys::new(&[Some(0x1112_1314_1516_1718), None]), 2);
+    let head = Head { summary: Some(summary), ..Head::new(0) };
+    let mut page = Page::zeroed();
+    page.set_tag(Tag::new(7, Kind::SegmentHead));
+    head.encode(&mut page);
+    let (nulls, columns) = (field("segment head", "has_null"), field("segment head", "columns"));
+    let size = columns.size / MAX_KEYS;
+    assert_eq!(little_endian(&page.body()[nulls.offset..][..nulls.size]), 2);
+    let empty = [("min", i64::MAX as u64), ("max", i64::MIN as u64)];
+    let filled = [("min", 0x0102_0304_0506_0708), ("max", 0x1112_1314_1516_1718)];
+    for (i, values) in [filled, empty].iter().enumerate() {
+        assert_holds("summary column", &page.body()[columns.offset + i * size..][..size], values);
+    }
+    assert_eq!(Head::decode(&page, 5, 7), Ok(head));
+}
+
+#[test]
+fn row_with_keys() {
+    let row = Row { tid: TIDS[0], keys: Keys::new(&[Some(0x0102_0304_0506_0708), None, Some(-1)]) };
+    let mut bytes = vec![0xAA; Row::size(3)];
+    row.write(&mut bytes, 3);
+    let values = [("block", 0x3132_3334), ("offset", 0x3536), ("nulls", 2)];
+    assert_holds("row", &bytes, &values);
+    let first = field("row", "value");
+    let words: Vec<u64> = bytes[first.offset..].chunks(first.size).map(little_endian).collect();
+    assert_eq!(words, [0x0102_0304_0506_0708, 0, u64::MAX]);
+    assert_eq!(Row::read(&bytes, 3), row);
 }
 
 #[test]
@@ -295,7 +354,7 @@ fn sizes() {
     for row in table("sizes") {
         let [dimensions, m, element, per_page, head_code, tails, tail, tails_per_page, bytes] =
             row.iter().map(|cell| number(cell)).collect::<Vec<_>>().try_into().expect("nine columns");
-        let shape = Shape::new(Metric::L2, dimensions, m);
+        let shape = Shape::new(Metric::L2, dimensions, m, 0);
         assert_eq!((element, per_page), (shape.element.size, shape.element.per_page as usize), "{dimensions}");
         assert_eq!((head_code, tails), (shape.head_code, shape.tails), "{dimensions}");
         assert_eq!((tail, tails_per_page), (shape.tail.size, shape.tail.per_page as usize), "{dimensions}");
@@ -331,11 +390,11 @@ struct Written {
 const CHANGES: u32 = 0x0102;
 const UPPER: Slot = 0x5152_5354;
 const OVERFLOW: Slot = 0x6162_6364;
-const TID_COUNT: u32 = 0x7172_7374;
+const ROW_COUNT: u32 = 0x7172_7374;
 const LEVEL: u8 = 0x0E;
 
 fn written(metric: Metric, dimensions: usize, m: usize) -> Written {
-    let shape = Shape::new(metric, dimensions, m);
+    let shape = Shape::new(metric, dimensions, m, 0);
     let slot = 10 * shape.element.per_page + shape.element.per_page - 1;
     let code: Vec<u8> = (0..dimensions).map(|i| (i % 251) as u8 + 1).collect();
     let tails: Vec<Slot> = (0..shape.tails as u32).map(|i| 0x8182_8384 + i).collect();
@@ -345,8 +404,8 @@ fn written(metric: Metric, dimensions: usize, m: usize) -> Written {
     let new = NewElement { level: LEVEL, upper: UPPER, params: &PARAMS, code: &code, tails: &tails, neighbors: &[] };
     e.write(SEGMENT, &new);
     (0..CHANGES).for_each(|_| e.set_neighbors(&neighbors));
-    assert!(TIDS.iter().all(|&tid| e.push_inline(tid)));
-    e.set_tid_count(TID_COUNT);
+    assert!(TIDS.iter().all(|&tid| e.push_inline(&Row::of_tid(tid))));
+    e.set_row_count(ROW_COUNT);
     e.set_overflow(OVERFLOW);
     Written { shape, slot, code, tails, neighbors, page }
 }
@@ -370,7 +429,7 @@ fn element() {
             &[
                 ("mark", u64::from(mark)),
                 ("version", u64::from(CHANGES)),
-                ("tid_count", u64::from(TID_COUNT)),
+                ("row_count", u64::from(ROW_COUNT)),
                 ("level", u64::from(LEVEL)),
                 ("inline_count", 2),
                 ("neighbor_count", 32),
@@ -387,11 +446,11 @@ fn element() {
         );
         let e = w.shape.view(&w.page, w.slot);
         assert!(e.belongs_to(SEGMENT) && !e.belongs_to(SEGMENT + 1));
-        assert_eq!((e.version(), e.tid_count(), e.level()), (CHANGES, TID_COUNT, LEVEL));
+        assert_eq!((e.version(), e.row_count(), e.level()), (CHANGES, ROW_COUNT, LEVEL));
         assert_eq!((e.upper(), e.overflow(), e.sum()), (UPPER, OVERFLOW, PARAMS.sum));
         assert_eq!((e.scale(), e.offset(), e.norm2()), (PARAMS.scale, PARAMS.offset, PARAMS.norm2));
         assert_eq!(e.residual().to_bits(), residual as u32);
-        assert_eq!(e.inline_tids().collect::<Vec<_>>(), TIDS);
+        assert_eq!(e.inline_rows().map(|row| row.tid).collect::<Vec<_>>(), TIDS);
         assert_eq!(e.neighbors().collect::<Vec<_>>(), w.neighbors);
     }
     let mark = field_meaning("element", "mark");
@@ -403,7 +462,7 @@ fn element_offsets() {
     let offsets: &[(&str, usize)] = &[
         ("mark", at::MARK),
         ("version", at::VERSION),
-        ("tid_count", at::TID_COUNT),
+        ("row_count", at::ROW_COUNT),
         ("level", at::LEVEL),
         ("inline_count", at::INLINE_COUNT),
         ("neighbor_count", at::NEIGHBOR_COUNT),
@@ -414,14 +473,14 @@ fn element_offsets() {
         ("residual", at::RESIDUAL),
         ("upper", at::UPPER),
         ("overflow", at::OVERFLOW),
-        ("tid1", at::TIDS),
-        ("tid2", at::TIDS + TID_SIZE),
+        ("tid1", at::ROWS),
+        ("tid2", at::ROWS + TID_SIZE),
     ];
     for &(name, offset) in offsets {
         assert_eq!(field("element", name).offset, offset, "{name}");
     }
     let last = fields("element").pop().expect("not empty");
-    assert_eq!(last.offset + last.size, at::CODE);
+    assert_eq!(last.offset + last.size, Shape::new(Metric::L2, 3, 16, 0).code_at);
 }
 
 /// What the document says follows the fixed fields: code, slots of tails at T, neighbors at N.
@@ -430,9 +489,9 @@ fn element_of_every_shape() {
     for (dimensions, m) in [(1, 2), (3, 16), (384, 16), (1023, 5), (4096, 16), (5000, 16), (16_000, 2), (16_000, 100)] {
         let w = written(Metric::L2, dimensions, m);
         let (bytes, h, t) = (element_bytes(&w), w.shape.head_code, w.shape.tails);
-        let tails_at = (at::CODE + h).next_multiple_of(4);
+        let tails_at = (w.shape.code_at + h).next_multiple_of(4);
         let neighbors_at = tails_at + 4 * t;
-        assert_eq!(&bytes[at::CODE..][..h], &w.code[..h], "{dimensions}: code");
+        assert_eq!(&bytes[w.shape.code_at..][..h], &w.code[..h], "{dimensions}: code");
         let words = |at: usize, n: usize| -> Vec<u32> {
             bytes[at..][..4 * n].chunks(4).map(|b| little_endian(b) as u32).collect()
         };
@@ -456,7 +515,7 @@ fn heap_tid() {
 
 #[test]
 fn upper_record() {
-    let shape = Shape::new(Metric::L2, 384, 16);
+    let shape = Shape::new(Metric::L2, 384, 16, 0);
     assert_eq!(shape.upper.size, 8 + 8 * shape.m);
     let neighbors = [(0x1112_1314, 0x2122_2324), (0x3132_3334, 0x4142_4344)]
         .map(|(element, record)| UpperNeighbor { element, record });
@@ -473,27 +532,29 @@ fn upper_record() {
 
 #[test]
 fn overflow_chunk() {
-    let mut bytes = vec![0; CHUNK.size];
-    write_chunk(&mut bytes, 0x0102_0304, &TIDS);
-    let tids = field("overflow chunk", "tids");
-    assert_eq!((tids.offset + tids.size, tids.size), (CHUNK.size, CHUNK_TIDS * TID_SIZE));
+    let shape = Shape::new(Metric::L2, 384, 16, 0);
+    let rows = TIDS.map(Row::of_tid);
+    let mut bytes = vec![0; shape.chunk.size];
+    write_chunk(&shape, &mut bytes, 0x0102_0304, &rows);
+    let tids = field("overflow chunk", "rows");
+    assert_eq!((tids.offset + tids.size, tids.size), (shape.chunk.size, CHUNK_ROWS * TID_SIZE));
     assert_holds("overflow chunk", &bytes, &[("next", 0x0102_0304), ("count", 2)]);
     for (i, &tid) in TIDS.iter().enumerate() {
         assert_eq!(little_endian(&bytes[tids.offset + i * TID_SIZE..][..TID_SIZE]), tid_number(tid));
     }
-    assert_eq!(read_chunk(&bytes), (0x0102_0304, TIDS.to_vec()));
+    assert_eq!(read_chunk(&shape, &bytes), (0x0102_0304, rows.to_vec()));
 }
 
 #[test]
 fn examples() {
-    let shape = Shape::new(Metric::Cosine, 384, 16);
+    let shape = Shape::new(Metric::Cosine, 384, 16, 0);
     let example = |what| value("example 384", what);
     let slot = shape.element.slot(example("block") as u32, example("index") as u32).expect("in range");
     assert_eq!(slot, 145);
     assert_eq!((shape.element.block(slot), shape.element.index(slot)), (10, 5));
     let start = HEADER_SIZE + shape.element.offset(slot);
     assert_eq!(example("the element starts at"), start);
-    assert_eq!(example("its code starts at"), start + at::CODE);
+    assert_eq!(example("its code starts at"), start + shape.code_at);
     assert_eq!(example("its neighbors start at"), usize::from(shape.neighbors_place(slot).offset));
     assert_eq!(example("the next element starts at"), HEADER_SIZE + shape.element.offset(slot + 1));
 

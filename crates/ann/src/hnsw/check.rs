@@ -2,8 +2,9 @@
 
 use super::read::Segment;
 use crate::error::Result;
+use crate::keys::Row;
 use crate::page::{BlockNumber, Kind, NONE, PageStore};
-use crate::shape::{HeapTid, Slot, Slots};
+use crate::shape::{Slot, Slots};
 use hashbrown::HashSet;
 
 /// A fault of the structure.
@@ -18,7 +19,7 @@ pub struct Problem {
 /// What a segment holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Heap TIDs.
+    /// Rows.
     pub rows: u64,
     /// Elements, with rows or without.
     pub elements: u64,
@@ -35,9 +36,9 @@ impl<S: PageStore> Segment<'_, S> {
     pub fn tally(&self) -> Result<Counts> {
         let mut counts = Counts::default();
         self.elements(|_, e| {
-            counts.rows += u64::from(e.tid_count());
+            counts.rows += u64::from(e.row_count());
             counts.elements += 1;
-            counts.routers += u64::from(e.tid_count() == 0);
+            counts.routers += u64::from(e.row_count() == 0);
             counts.links += e.neighbor_count() as u64;
         })?;
         Ok(counts)
@@ -47,7 +48,7 @@ impl<S: PageStore> Segment<'_, S> {
     pub fn count(&self) -> Result<Counts> {
         let mut live = HashSet::new();
         self.elements(|slot, e| {
-            if e.tid_count() > 0 {
+            if e.row_count() > 0 {
                 live.insert(slot);
             }
         })?;
@@ -90,11 +91,11 @@ impl<S: PageStore> Segment<'_, S> {
         Ok(seen)
     }
 
-    /// Faults of the structure; `tids` receives all heap TIDs. Tails are not looked at.
+    /// Faults of the structure; `rows` receives all rows. Tails are not looked at.
     ///
     /// # Errors
     /// Where the head page cannot be read. What is wrong elsewhere is in the result.
-    pub fn check(&self, tids: &mut Vec<HeapTid>) -> Result<Vec<Problem>> {
+    pub fn check(&self, rows: &mut Vec<Row>) -> Result<Vec<Problem>> {
         let head = self.read_head()?;
         let mut checker = Checker { segment: self, problems: Vec::new() };
         if head.entry != NONE {
@@ -103,11 +104,11 @@ impl<S: PageStore> Segment<'_, S> {
                 checker.report(self.head, "has an entry point of another level than it says".into());
             }
         }
-        let (mut block, mut pages) = (head.first, 0u32);
+        let (mut block, mut pages) = (head.first_element(), 0u32);
         while block != NONE && pages <= self.store.block_count() {
             self.store.check_interrupts()?;
             pages += 1;
-            block = match checker.page(block, tids) {
+            block = match checker.page(block, rows) {
                 Ok(next) => next,
                 Err(error) => {
                     checker.report(block, error.to_string());
@@ -161,19 +162,19 @@ impl<S: PageStore> Checker<'_, S> {
         Ok(false)
     }
 
-    fn page(&mut self, block: BlockNumber, tids: &mut Vec<HeapTid>) -> Result<BlockNumber> {
+    fn page(&mut self, block: BlockNumber, rows: &mut Vec<Row>) -> Result<BlockNumber> {
         let mut seen = Vec::new();
         let next = self.segment.elements_of(block, |slot, e| {
             let (level, upper) = (e.level(), e.upper());
             seen.push(Seen { slot, level, upper, neighbors: e.neighbors().collect() });
         })?;
         for element in seen {
-            self.element(block, &element, tids)?;
+            self.element(block, &element, rows)?;
         }
         Ok(next)
     }
 
-    fn element(&mut self, block: BlockNumber, e: &Seen, tids: &mut Vec<HeapTid>) -> Result<()> {
+    fn element(&mut self, block: BlockNumber, e: &Seen, rows: &mut Vec<Row>) -> Result<()> {
         let shape = self.segment.shape;
         let mut known = HashSet::new();
         for &n in &e.neighbors {
@@ -196,27 +197,27 @@ impl<S: PageStore> Checker<'_, S> {
         if level != e.level || record != NONE {
             self.report(block, format!("element {} has records for {level} levels, its level is {}", e.slot, e.level));
         }
-        if let Some((counted, found)) = self.rows(e.slot, tids)? {
+        if let Some((counted, found)) = self.rows_of(e.slot, rows)? {
             self.report(block, format!("element {} counts {counted} rows and lists {found}", e.slot));
         }
         Ok(())
     }
 
     /// Appends the rows of an element. Counted and found, where they differ.
-    fn rows(&self, slot: Slot, tids: &mut Vec<HeapTid>) -> Result<Option<(usize, usize)>> {
-        let start = tids.len();
-        let count = || self.segment.element(slot, |e| e.tid_count() as usize);
+    fn rows_of(&self, slot: Slot, rows: &mut Vec<Row>) -> Result<Option<(usize, usize)>> {
+        let start = rows.len();
+        let count = || self.segment.element(slot, |e| e.row_count() as usize);
         let mut before = count()?;
         // Inserts and vacuums may pass between the reads, so a difference must stay to be a fault.
         for _ in 0..10 {
-            tids.truncate(start);
-            self.segment.tids(slot, tids)?;
-            let (found, after) = (tids.len() - start, count()?);
+            rows.truncate(start);
+            self.segment.rows(slot, rows)?;
+            let (found, after) = (rows.len() - start, count()?);
             if found == before || found == after {
                 return Ok(None);
             }
             before = after;
         }
-        Ok(Some((before, tids.len() - start)))
+        Ok(Some((before, rows.len() - start)))
     }
 }

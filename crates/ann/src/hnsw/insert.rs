@@ -14,18 +14,18 @@ use super::read::{CodeBlock, CodeRef, Segment, rank_pair};
 use super::search::{Accept, Beam, beam_upper, descend};
 use super::select::choose;
 use crate::error::{Error, Result};
-use crate::index::{Head, fill_index};
+use crate::index::{Head, chain_index};
+use crate::keys::Row;
 use crate::page::{BlockNumber, Kind, MAX_UNIT_PAGES, NONE, PageStore, Tag, Unit};
 use crate::shape::{
-    CHUNK, CHUNK_TIDS, HeapTid, NewElement, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper, write_chunk,
-    write_upper,
+    CHUNK_ROWS, NewElement, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper, write_chunk, write_upper,
 };
 use crate::sq8::Params;
 
 /// A row to insert.
 pub struct NewRow<'a> {
-    /// Where the row is in the heap.
-    pub tid: HeapTid,
+    /// Its place in the heap, and its keys.
+    pub row: Row,
     /// With [`Self::code`], what [`super::probe::encode_row`] made of the row's vector.
     pub params: &'a Params,
     /// One byte a dimension.
@@ -109,8 +109,8 @@ impl<S: PageStore> Segment<'_, S> {
         write_element((self.shape, self.id), page, slot, row, &tails, &records, &[]);
         head.entry = slot;
         head.entry_level = row.level;
-        head.first = block;
-        head.last[fill_index(Kind::Element)] = block;
+        head.first[chain_index(Kind::Element)] = block;
+        head.last[chain_index(Kind::Element)] = block;
         head.element_pages = 1;
         head.encode(unit.page(self.head)?);
         unit.commit()?;
@@ -121,7 +121,7 @@ impl<S: PageStore> Segment<'_, S> {
         let levels = self.candidates(head, ef_construction, row)?;
         let codes = self.codes(&levels[0].iter().map(|f| f.near.slot()).collect::<Vec<_>>())?;
         if let Some(twin) = (0..codes.len()).find(|&i| same(codes.get(i), row)) {
-            return self.add_tid(codes.slot(twin), row).map(Some);
+            return self.add_row(codes.slot(twin), row).map(Some);
         }
         let chosen = self.choose_all(&levels, &codes)?;
         let Some((tails, records)) = self.put_parts(row, &chosen)? else { return Ok(Some(Outcome::Sealed)) };
@@ -240,7 +240,7 @@ impl<S: PageStore> Segment<'_, S> {
             if !head.active {
                 return Ok(None);
             }
-            let block = head.last[fill_index(kind)];
+            let block = head.last[chain_index(kind)];
             if block != NONE {
                 self.not_the_head(block)?;
                 let page = unit.page(block)?;
@@ -276,7 +276,7 @@ impl<S: PageStore> Segment<'_, S> {
     ) -> Result<Option<Slot>> {
         let mut unit = self.store.unit();
         let mut head = Head::decode(unit.page(self.head)?, self.head, self.id)?;
-        if !head.active || head.last[fill_index(kind)] != last {
+        if !head.active || head.last[chain_index(kind)] != last {
             return Ok(None);
         }
         if last != NONE {
@@ -290,12 +290,12 @@ impl<S: PageStore> Segment<'_, S> {
             let tag = page.expect(last, self.id, kind)?;
             page.set_tag(Tag { next: block, ..tag });
         }
-        head.last[fill_index(kind)] = block;
+        head.last[chain_index(kind)] = block;
         if kind == Kind::Element {
             head.element_pages = head.element_pages.saturating_add(1);
-            if head.first == NONE {
-                head.first = block;
-            }
+        }
+        if head.first[chain_index(kind)] == NONE {
+            head.first[chain_index(kind)] = block;
         }
         head.encode(unit.page(self.head)?);
         unit.commit()?;
@@ -431,7 +431,7 @@ impl<S: PageStore> Segment<'_, S> {
     }
 
     /// Gives a row to an element that has the same code.
-    fn add_tid(&self, slot: Slot, row: &NewRow) -> Result<Outcome> {
+    fn add_row(&self, slot: Slot, row: &NewRow) -> Result<Outcome> {
         let block = self.shape.element.block(slot);
         let mut spare = None;
         loop {
@@ -443,24 +443,24 @@ impl<S: PageStore> Segment<'_, S> {
             page.expect(block, self.id, Kind::Element)?;
             let mut element = self.shape.view_mut(page, slot);
             element.widen_residual(row.params);
-            if element.push_inline(row.tid) {
+            if element.push_inline(&row.row) {
                 unit.commit()?;
                 return Ok(Outcome::Inserted);
             }
-            let (count, chunk) = (element.as_ref().tid_count(), element.as_ref().overflow());
+            let (count, chunk) = (element.as_ref().row_count(), element.as_ref().overflow());
             let Some(count) = count.checked_add(1) else {
                 return Err(Error::Limit("more than 4294967294 rows have this vector".into()));
             };
-            element.set_tid_count(count);
+            element.set_row_count(count);
             let filled = match spare {
                 Some(spare) => {
                     element.set_overflow(spare);
-                    self.fill_chunk(&mut unit, spare, |_| Some((chunk, vec![row.tid])))?
+                    self.fill_chunk(&mut unit, spare, |_| Some((chunk, vec![row.row])))?
                 }
                 None if chunk == NONE => false,
-                None => self.fill_chunk(&mut unit, chunk, |(next, mut tids)| {
-                    tids.push(row.tid);
-                    (tids.len() <= CHUNK_TIDS).then_some((next, tids))
+                None => self.fill_chunk(&mut unit, chunk, |(next, mut rows)| {
+                    rows.push(row.row);
+                    (rows.len() <= CHUNK_ROWS).then_some((next, rows))
                 })?,
             };
             if filled {
@@ -468,8 +468,9 @@ impl<S: PageStore> Segment<'_, S> {
                 return Ok(Outcome::Inserted);
             }
             drop(unit);
-            let put =
-                self.put(Kind::Overflow, CHUNK, |page, slot| write_chunk(CHUNK.get_mut(page, slot), NONE, &[]))?;
+            let put = self.put(Kind::Overflow, self.shape.chunk, |page, slot| {
+                write_chunk(self.shape, self.shape.chunk.get_mut(page, slot), NONE, &[]);
+            })?;
             let Some(slot) = put else { return Ok(Outcome::Sealed) };
             spare = Some(slot);
         }
@@ -479,15 +480,15 @@ impl<S: PageStore> Segment<'_, S> {
         &self,
         unit: &mut U,
         chunk: Slot,
-        change: impl FnOnce((Slot, Vec<HeapTid>)) -> Option<(Slot, Vec<HeapTid>)>,
+        change: impl FnOnce((Slot, Vec<Row>)) -> Option<(Slot, Vec<Row>)>,
     ) -> Result<bool> {
-        let block = CHUNK.block(chunk);
+        let block = self.shape.chunk.block(chunk);
         self.not_the_head(block)?;
         let page = unit.page(block)?;
         page.expect(block, self.id, Kind::Overflow)?;
-        let bytes = CHUNK.get_mut(page, chunk);
-        let Some((next, tids)) = change(read_chunk(bytes)) else { return Ok(false) };
-        write_chunk(bytes, next, &tids);
+        let bytes = self.shape.chunk.get_mut(page, chunk);
+        let Some((next, rows)) = change(read_chunk(self.shape, bytes)) else { return Ok(false) };
+        write_chunk(self.shape, bytes, next, &rows);
         Ok(true)
     }
 }
@@ -513,5 +514,5 @@ fn write_element(
     let upper = records.first().copied().unwrap_or(NONE);
     element
         .write(segment, &NewElement { level: row.level, upper, params: row.params, code: row.code, tails, neighbors });
-    assert!(element.push_inline(row.tid), "a new element has room for a row");
+    assert!(element.push_inline(&row.row), "a new element has room for a row");
 }

@@ -2,11 +2,10 @@
 
 use super::build::{Arena, Codes, Graph, Node};
 use crate::error::Result;
-use crate::index::{Head, fill_index};
+use crate::index::{Head, chain_index};
+use crate::keys::{PackedRows, Row};
 use crate::page::{BlockNumber, Kind, NONE, PAGE_SIZE, Page, Tag};
-use crate::shape::{
-    CHUNK, CHUNK_TIDS, HeapTid, INLINE_TIDS, NewElement, Shape, Slot, Slots, UpperNeighbor, write_chunk, write_upper,
-};
+use crate::shape::{CHUNK_ROWS, INLINE_ROWS, NewElement, Shape, Slot, Slots, UpperNeighbor, write_chunk, write_upper};
 use crate::sq8::Params;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
@@ -15,19 +14,20 @@ use std::hash::BuildHasher;
 pub struct Rows<A: Arena> {
     /// One code for each element.
     pub codes: Codes<A>,
-    tids: Vec<HeapTid>,
+    /// The first row of each element.
+    first: PackedRows,
     /// Further rows of an element.
-    more: Vec<(Node, HeapTid)>,
+    more: Vec<(Node, Row)>,
     by_code: HashTable<Node>,
     hasher: DefaultHashBuilder,
 }
 
 impl<A: Arena> Rows<A> {
     /// No rows yet.
-    pub fn new(dimensions: usize) -> Self {
+    pub fn new(dimensions: usize, keys: usize) -> Self {
         Self {
             codes: Codes::new(dimensions),
-            tids: Vec::new(),
+            first: PackedRows::new(keys),
             more: Vec::new(),
             by_code: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -36,54 +36,64 @@ impl<A: Arena> Rows<A> {
 
     /// Rows added.
     pub fn len(&self) -> usize {
-        self.tids.len() + self.more.len()
+        self.first.len() + self.more.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.tids.is_empty()
+        self.first.is_empty()
     }
 
     /// Adds a row. A row whose code is known already joins that element, and widens its residual.
-    pub fn push(&mut self, arena: &mut A, params: &Params, code: &[u8], tid: HeapTid) -> Result<()> {
+    pub fn push(&mut self, arena: &mut A, params: &Params, code: &[u8], row: &Row) -> Result<()> {
         let hash = self.hasher.hash_one(code);
         let codes = &mut self.codes;
         if let Some(&node) = self.by_code.find(hash, |&node| codes.equals(node, params, code)) {
             codes.widen(node, params);
-            self.more.push((node, tid));
+            self.more.push((node, *row));
             return Ok(());
         }
         let node = codes.push(arena, params, code)?;
-        self.tids.push(tid);
+        self.first.push(row);
         let hasher = &self.hasher;
         self.by_code.insert_unique(hash, node, |&node| hasher.hash_one(self.codes.code(node)));
         Ok(())
     }
 
-    /// Ends gathering: the codes to build a graph of, and the heap TIDs to write with it.
-    pub fn finish(mut self) -> (Codes<A>, Tids) {
+    /// Ends gathering: the codes to build a graph of, and the rows to write with it.
+    pub fn finish(mut self) -> (Codes<A>, RowLists) {
         self.more.sort_unstable();
-        (self.codes, Tids { first: self.tids, more: self.more })
+        (self.codes, RowLists { first: self.first, more: self.more })
     }
 }
 
-/// Heap TIDs of the nodes of a graph.
-pub struct Tids {
-    first: Vec<HeapTid>,
+/// Rows of the nodes of a graph.
+pub struct RowLists {
+    first: PackedRows,
     /// Sorted by node.
-    more: Vec<(Node, HeapTid)>,
+    more: Vec<(Node, Row)>,
 }
 
-impl Tids {
-    fn of(&self, node: Node) -> impl ExactSizeIterator<Item = HeapTid> {
+impl RowLists {
+    /// Rows of all nodes.
+    pub fn len(&self) -> usize {
+        self.first.len() + self.more.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+
+    /// Rows of a node, at least one.
+    pub fn of(&self, node: Node) -> impl ExactSizeIterator<Item = Row> {
         let start = self.more.partition_point(|&(n, _)| n < node);
         let end = start + self.more[start..].partition_point(|&(n, _)| n == node);
         let rest = &self.more[start..end];
-        (0..rest.len() + 1).map(move |i| if i == 0 { self.first[node as usize] } else { rest[i - 1].1 })
+        (0..rest.len() + 1).map(move |i| if i == 0 { self.first.get(node as usize) } else { rest[i - 1].1 })
     }
 
-    /// Chunks that the TIDs of a node take beyond its element.
+    /// Chunks that the rows of a node take beyond its element.
     fn chunks(&self, node: Node) -> usize {
-        self.of(node).len().saturating_sub(INLINE_TIDS).div_ceil(CHUNK_TIDS)
+        self.of(node).len().saturating_sub(INLINE_ROWS).div_ceil(CHUNK_ROWS)
     }
 }
 
@@ -113,6 +123,10 @@ impl Run {
         self.slots.slot(self.start + (i / per_page) as u32, (i % per_page) as u32)
     }
 
+    fn first(self) -> BlockNumber {
+        if self.count == 0 { NONE } else { self.start }
+    }
+
     fn last(self) -> BlockNumber {
         if self.count == 0 { NONE } else { self.end() - 1 }
     }
@@ -123,7 +137,7 @@ impl Run {
 /// Returns the block after the last page.
 pub fn write_segment<A: Arena>(
     graph: &Graph<A>,
-    tids: &Tids,
+    rows: &RowLists,
     shape: &Shape,
     (segment, start): (u32, BlockNumber),
     head: &Head,
@@ -131,19 +145,19 @@ pub fn write_segment<A: Arena>(
 ) -> Result<BlockNumber> {
     let n = graph.codes().len();
     let chunk_start: Vec<(Node, usize)> = (0..n as Node)
-        .filter(|&node| !tids.more.is_empty() && tids.chunks(node) > 0)
+        .filter(|&node| !rows.more.is_empty() && rows.chunks(node) > 0)
         .scan(0, |sum, node| {
             let start = *sum;
-            *sum += tids.chunks(node);
+            *sum += rows.chunks(node);
             Some((node, start))
         })
         .collect();
-    let chunks = chunk_start.last().map_or(0, |&(node, start)| start + tids.chunks(node));
+    let chunks = chunk_start.last().map_or(0, |&(node, start)| start + rows.chunks(node));
     let elements = Run::after(start + 1, shape.element, n);
     let tails = Run::after(elements.end(), shape.tail, n * shape.tails);
     let uppers = Run::after(tails.end(), shape.upper, graph.upper_count());
-    let overflow = Run::after(uppers.end(), CHUNK, chunks);
-    let layout = Layout { graph, tids, shape, chunk_start, elements, tails, uppers, overflow };
+    let overflow = Run::after(uppers.end(), shape.chunk, chunks);
+    let layout = Layout { graph, rows, shape, chunk_start, elements, tails, uppers, overflow };
 
     let mut page = Page([0; PAGE_SIZE]);
     page.set_tag(Tag::new(segment, Kind::SegmentHead));
@@ -159,7 +173,7 @@ pub fn write_segment<A: Arena>(
 
 struct Layout<'a, A: Arena> {
     graph: &'a Graph<A>,
-    tids: &'a Tids,
+    rows: &'a RowLists,
     shape: &'a Shape,
     /// Nodes with overflow chunks, with the number of their first.
     chunk_start: Vec<(Node, usize)>,
@@ -175,7 +189,6 @@ impl<A: Arena> Layout<'_, A> {
         if let Some((node, level)) = self.graph.entry() {
             head.entry = self.elements.slot(node as usize)?;
             head.entry_level = level;
-            head.first = self.elements.start;
         }
         for (kind, run) in [
             (Kind::Element, self.elements),
@@ -183,9 +196,11 @@ impl<A: Arena> Layout<'_, A> {
             (Kind::Upper, self.uppers),
             (Kind::Overflow, self.overflow),
         ] {
-            head.last[fill_index(kind)] = run.last();
+            head.first[chain_index(kind)] = run.first();
+            head.last[chain_index(kind)] = run.last();
         }
         head.element_pages = self.elements.pages();
+        head.rows = self.rows.len() as u64;
         Ok(head)
     }
 
@@ -264,10 +279,10 @@ impl<'a, A: Arena> Filler<'a, A> {
             self.segment,
             &NewElement { level, upper, params: &params, code, tails: &tails, neighbors: &neighbors },
         );
-        let tids = l.tids.of(node);
-        let count = tids.len() as u32;
-        tids.take(INLINE_TIDS).for_each(|tid| assert!(element.push_inline(tid), "a new element has room"));
-        element.set_tid_count(count);
+        let rows = l.rows.of(node);
+        let count = rows.len() as u32;
+        rows.take(INLINE_ROWS).for_each(|row| assert!(element.push_inline(&row), "a new element has room"));
+        element.set_row_count(count);
         if let Ok(i) = l.chunk_start.binary_search_by_key(&node, |c| c.0) {
             element.set_overflow(l.overflow.slot(l.chunk_start[i].1)?);
         }
@@ -295,10 +310,9 @@ impl<'a, A: Arena> Filler<'a, A> {
         let l = self.layout;
         let owner = l.chunk_start.partition_point(|c| c.1 <= at) - 1;
         let (node, start) = l.chunk_start[owner];
-        let tids: Vec<HeapTid> =
-            l.tids.of(node).skip(INLINE_TIDS + (at - start) * CHUNK_TIDS).take(CHUNK_TIDS).collect();
-        let next = if at + 1 < start + l.tids.chunks(node) { l.overflow.slot(at + 1)? } else { NONE };
-        write_chunk(CHUNK.get_mut(page, slot), next, &tids);
+        let rows: Vec<Row> = l.rows.of(node).skip(INLINE_ROWS + (at - start) * CHUNK_ROWS).take(CHUNK_ROWS).collect();
+        let next = if at + 1 < start + l.rows.chunks(node) { l.overflow.slot(at + 1)? } else { NONE };
+        write_chunk(l.shape, l.shape.chunk.get_mut(page, slot), next, &rows);
         Ok(())
     }
 }

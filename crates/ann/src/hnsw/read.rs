@@ -2,8 +2,9 @@
 
 use super::probe::{Probe, Scaling};
 use crate::error::{Error, Result};
+use crate::keys::Row;
 use crate::page::{BlockNumber, Circle, Kind, NONE, Page, PageStore, Place};
-use crate::shape::{CHUNK, Element, HeapTid, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper};
+use crate::shape::{Element, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper};
 
 /// One HNSW segment of an index.
 pub struct Segment<'a, S> {
@@ -32,7 +33,7 @@ pub struct Ranked {
     pub slot: Slot,
     /// Distance to the decoded vector, in the form that [`Probe::rank`] tells.
     pub rank: f32,
-    /// Has heap TIDs; else it only routes.
+    /// Has rows; else it only routes.
     pub live: bool,
     /// Squared norm of the decoded vector.
     pub norm2: f32,
@@ -145,7 +146,7 @@ impl<'a, S: PageStore> Segment<'a, S> {
             if shape.tails > 0 {
                 sums.push((sum, scaling));
             }
-            out.push(Ranked { slot, rank, live: e.tid_count() > 0, norm2: e.norm2(), residual: e.residual() });
+            out.push(Ranked { slot, rank, live: e.row_count() > 0, norm2: e.norm2(), residual: e.residual() });
         })?;
         if let Some(error) = bad {
             return Err(error);
@@ -239,19 +240,19 @@ impl<'a, S: PageStore> Segment<'a, S> {
         Ok(record)
     }
 
-    /// Appends all heap TIDs of an element.
-    pub fn tids(&self, slot: Slot, out: &mut Vec<HeapTid>) -> Result<()> {
+    /// Appends all rows of an element.
+    pub fn rows(&self, slot: Slot, out: &mut Vec<Row>) -> Result<()> {
         let mut next = self.element(slot, |e| {
-            out.extend(e.inline_tids());
+            out.extend(e.inline_rows());
             e.overflow()
         })?;
         let mut circle = Circle::default();
         while next != NONE {
             self.store.check_interrupts()?;
-            circle.step(next, CHUNK.block(next))?;
-            next = self.slot(Kind::Overflow, CHUNK, next, |b| {
-                let (next, tids) = read_chunk(b);
-                out.extend(tids);
+            circle.step(next, self.shape.chunk.block(next))?;
+            next = self.slot(Kind::Overflow, self.shape.chunk, next, |b| {
+                let (next, rows) = read_chunk(self.shape, b);
+                out.extend(rows);
                 next
             })?;
         }

@@ -8,9 +8,10 @@ use super::probe::Probe;
 use super::read::{Ranked, Segment};
 use super::search::{Accept, Beam, descend};
 use crate::error::Result;
-use crate::index::{Head, SegmentEntry};
+use crate::index::{Head, SegmentEntry, Shapes};
+use crate::keys::Row;
 use crate::page::{Circle, NONE, PageStore, Place};
-use crate::shape::{HeapTid, Shape, Slot};
+use crate::shape::{HeapTid, Slot};
 use hashbrown::HashSet;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -66,8 +67,8 @@ struct Source {
 }
 
 impl Source {
-    fn segment<'a, S>(&self, store: &'a S, shape: &'a Shape) -> Segment<'a, S> {
-        Segment { store, shape, id: self.entry.id, head: self.entry.head }
+    fn segment<'a, S>(&self, store: &'a S, shapes: &'a Shapes) -> Segment<'a, S> {
+        Segment { store, shape: shapes.of(self.entry.kind), id: self.entry.id, head: self.entry.head }
     }
 }
 
@@ -88,7 +89,7 @@ pub struct Scan {
     pool: BinaryHeap<Reverse<Entry>>,
     /// Entries to return, the last one first.
     ready: Vec<Entry>,
-    tids: Vec<HeapTid>,
+    rows: Vec<Row>,
     bound: f64,
     /// Elements returned by graph rounds: flat passes leave them out.
     returned: HashSet<(u32, Slot)>,
@@ -118,7 +119,7 @@ impl Scan {
             phase,
             pool: BinaryHeap::new(),
             ready: Vec::new(),
-            tids: Vec::new(),
+            rows: Vec::new(),
             bound: f64::NEG_INFINITY,
             returned: HashSet::new(),
             last: None,
@@ -134,12 +135,12 @@ impl Scan {
     }
 
     /// The next row; bounds never fall.
-    pub fn next(&mut self, store: &impl PageStore, shape: &Shape) -> Result<Option<Hit>> {
+    pub fn next(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<Option<Hit>> {
         loop {
             if self.limits.max_tuples > 0 && self.emitted >= self.limits.max_tuples {
                 return Ok(None);
             }
-            if let Some(tid) = self.tids.pop() {
+            if let Some(Row { tid, .. }) = self.rows.pop() {
                 self.emitted += 1;
                 return Ok(Some(Hit { tid, bound: self.bound }));
             }
@@ -149,28 +150,28 @@ impl Scan {
                 self.bound = entry.bound;
                 self.last = Some(entry);
                 let source = self.sources.iter().find(|s| s.entry.id == entry.segment);
-                let segment = source.expect("entries come from the scan's segments").segment(store, shape);
-                segment.tids(entry.slot, &mut self.tids)?;
+                let segment = source.expect("entries come from the scan's segments").segment(store, shapes);
+                segment.rows(entry.slot, &mut self.rows)?;
                 continue;
             }
             match self.phase {
-                Phase::Graph(ef) => self.graph_round(store, shape, ef)?,
-                Phase::Flat => self.flat_pass(store, shape)?,
+                Phase::Graph(ef) => self.graph_round(store, shapes, ef)?,
+                Phase::Flat => self.flat_pass(store, shapes)?,
                 Phase::Done => return Ok(None),
             }
         }
     }
 
     /// One beam in each segment; returns what no unfinished segment can come before.
-    fn graph_round(&mut self, store: &impl PageStore, shape: &Shape, ef: usize) -> Result<()> {
+    fn graph_round(&mut self, store: &impl PageStore, shapes: &Shapes, ef: usize) -> Result<()> {
         let probe = self.probe.as_ref().expect("graph rounds have a probe");
         let mut found = Vec::new();
         let (mut elements, mut visited, mut threshold, mut all_swept) = (0u64, 0u64, f64::INFINITY, true);
         let first = self.last.is_none();
         for source in &mut self.sources {
-            let segment = source.segment(store, shape);
+            let segment = source.segment(store, shapes);
             let head = segment.read_head()?;
-            let here = u64::from(head.element_pages) * u64::from(shape.element.per_page);
+            let here = u64::from(head.element_pages) * u64::from(segment.shape.element.per_page);
             elements += here;
             let fresh = source.beam.visited() == 0;
             if source.swept {
@@ -218,15 +219,15 @@ impl Scan {
     }
 
     /// The next entries in order of bounds, as many as memory allows, of all elements not yet returned.
-    fn flat_pass(&mut self, store: &impl PageStore, shape: &Shape) -> Result<()> {
+    fn flat_pass(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<()> {
         self.pool.clear();
         let capacity = (self.limits.memory / size_of::<Entry>()).max(1024);
         let mut best: BinaryHeap<Entry> = BinaryHeap::new();
         let (mut places, mut out): (Vec<Place>, Vec<Ranked>) = (Vec::new(), Vec::new());
         let (mut late, mut left_out) = (0, false);
         for source in &self.sources {
-            let segment = source.segment(store, shape);
-            let (mut block, mut circle) = (segment.read_head()?.first, Circle::default());
+            let segment = source.segment(store, shapes);
+            let (mut block, mut circle) = (segment.read_head()?.first_element(), Circle::default());
             while block != NONE {
                 store.check_interrupts()?;
                 circle.step(block, block)?;
@@ -277,7 +278,7 @@ impl Scan {
         }
         out.clear();
         segment.elements_of(block, |slot, e| {
-            out.push(Ranked { slot, rank: 0.0, live: e.tid_count() > 0, norm2: 0.0, residual: 0.0 });
+            out.push(Ranked { slot, rank: 0.0, live: e.row_count() > 0, norm2: 0.0, residual: 0.0 });
         })
     }
 }
@@ -301,7 +302,7 @@ fn entry(probe: &Probe, segment: u32, r: &Ranked) -> Entry {
 /// Reads a whole segment.
 fn sweep<S: PageStore>(segment: Segment<S>, head: &Head, probe: &Probe, found: &mut Vec<Entry>) -> Result<()> {
     let (mut places, mut out) = (Vec::new(), Vec::new());
-    let (mut block, mut circle) = (head.first, Circle::default());
+    let (mut block, mut circle) = (head.first_element(), Circle::default());
     while block != NONE {
         segment.store.check_interrupts()?;
         circle.step(block, block)?;

@@ -5,14 +5,14 @@ use super::read::{Ranked, Segment};
 use crate::error::{Error, Result};
 use crate::index::Head;
 use crate::page::{BlockNumber, Circle, Kind, NONE, PageStore, Place, Unit};
-use crate::shape::{CHUNK, Element, HeapTid, Slot, read_chunk, write_chunk};
+use crate::shape::{Element, HeapTid, Slot, read_chunk, write_chunk};
 
 /// What vacuum did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Heap TIDs removed.
+    /// Rows removed.
     pub removed: u64,
-    /// Heap TIDs left.
+    /// Rows left.
     pub live: u64,
     /// Elements that only route.
     pub routers: u64,
@@ -41,7 +41,7 @@ impl<S: PageStore> Segment<'_, S> {
 
     /// Shows all elements, page after page.
     pub fn elements(&self, mut look: impl FnMut(Slot, Element)) -> Result<()> {
-        let mut block = self.read_head()?.first;
+        let mut block = self.read_head()?.first_element();
         let mut circle = Circle::default();
         while block != NONE {
             self.store.check_interrupts()?;
@@ -70,14 +70,14 @@ impl<S: PageStore> Segment<'_, S> {
             let scaling = Scaling { scale: e.scale(), offset: e.offset(), norm2: e.norm2() };
             let sum = probe.part(0..self.shape.head_code, e.head_code(), scaling);
             let rank = probe.rank(sum, scaling);
-            out.push(Ranked { slot, rank, live: e.tid_count() > 0, norm2: e.norm2(), residual: e.residual() });
+            out.push(Ranked { slot, rank, live: e.row_count() > 0, norm2: e.norm2(), residual: e.residual() });
         })
     }
 
-    /// Removes the heap TIDs that `dead` names. The element stays and routes.
+    /// Removes the rows whose heap TIDs `dead` names. The element stays and routes.
     pub fn vacuum(&self, mut dead: impl FnMut(HeapTid) -> bool, mut delay: impl FnMut()) -> Result<Swept> {
         let (mut swept, mut circle) = (Swept::default(), Circle::default());
-        let mut block = self.read_head()?.first;
+        let mut block = self.read_head()?.first_element();
         while block != NONE {
             self.store.check_interrupts()?;
             circle.step(block, block)?;
@@ -95,7 +95,7 @@ impl<S: PageStore> Segment<'_, S> {
     ) -> Result<BlockNumber> {
         let (mut any, mut chained) = (false, Vec::new());
         let next = self.elements_of(block, |slot, e| {
-            any |= e.inline_tids().any(&mut *dead);
+            any |= e.inline_rows().any(|row| dead(row.tid));
             if e.overflow() != NONE {
                 chained.push(slot);
             }
@@ -107,8 +107,8 @@ impl<S: PageStore> Segment<'_, S> {
             for index in 0..u32::from(used).min(self.shape.element.per_page) {
                 let mut element = self.shape.view_mut(page, self.shape.element.slot(block, index)?);
                 let dropped = element.retain_inline(&mut *dead);
-                let left = element.as_ref().tid_count().saturating_sub(dropped);
-                element.set_tid_count(left);
+                let left = element.as_ref().row_count().saturating_sub(dropped);
+                element.set_row_count(left);
                 swept.removed += u64::from(dropped);
             }
             unit.commit()?;
@@ -117,8 +117,8 @@ impl<S: PageStore> Segment<'_, S> {
             swept.removed += self.vacuum_chain(slot, dead)?;
         }
         self.elements_of(block, |_, e| {
-            swept.live += u64::from(e.tid_count());
-            swept.routers += u64::from(e.tid_count() == 0);
+            swept.live += u64::from(e.row_count());
+            swept.routers += u64::from(e.row_count() == 0);
         })?;
         Ok(next)
     }
@@ -128,13 +128,13 @@ impl<S: PageStore> Segment<'_, S> {
         let mut chunk = self.element(slot, |e| e.overflow())?;
         while chunk != NONE {
             self.store.check_interrupts()?;
-            let block = CHUNK.block(chunk);
+            let block = self.shape.chunk.block(chunk);
             circle.step(chunk, block)?;
-            let (next, tids) = self.store.read(block, |page| {
+            let (next, rows) = self.store.read(block, |page| {
                 page.expect(block, self.id, Kind::Overflow)?;
-                Ok::<_, Error>(read_chunk(CHUNK.get(page, chunk)))
+                Ok::<_, Error>(read_chunk(self.shape, self.shape.chunk.get(page, chunk)))
             })??;
-            if tids.iter().any(|&tid| dead(tid)) {
+            if rows.iter().any(|row| dead(row.tid)) {
                 removed += self.vacuum_chunk(slot, chunk, dead)?;
             }
             chunk = next;
@@ -146,17 +146,17 @@ impl<S: PageStore> Segment<'_, S> {
         let mut unit = self.store.unit();
         let block = self.shape.element.block(slot);
         unit.page(block)?.expect(block, self.id, Kind::Element)?;
-        let page = unit.page(CHUNK.block(chunk))?;
-        page.expect(CHUNK.block(chunk), self.id, Kind::Overflow)?;
-        let bytes = CHUNK.get_mut(page, chunk);
-        let (next, mut tids) = read_chunk(bytes);
-        let before = tids.len();
-        tids.retain(|&tid| !dead(tid));
-        write_chunk(bytes, next, &tids);
-        let dropped = (before - tids.len()) as u32;
+        let page = unit.page(self.shape.chunk.block(chunk))?;
+        page.expect(self.shape.chunk.block(chunk), self.id, Kind::Overflow)?;
+        let bytes = self.shape.chunk.get_mut(page, chunk);
+        let (next, mut rows) = read_chunk(self.shape, bytes);
+        let before = rows.len();
+        rows.retain(|row| !dead(row.tid));
+        write_chunk(self.shape, bytes, next, &rows);
+        let dropped = (before - rows.len()) as u32;
         let mut element = self.shape.view_mut(unit.page(block)?, slot);
-        let left = element.as_ref().tid_count().saturating_sub(dropped);
-        element.set_tid_count(left);
+        let left = element.as_ref().row_count().saturating_sub(dropped);
+        element.set_row_count(left);
         unit.commit()?;
         Ok(u64::from(dropped))
     }

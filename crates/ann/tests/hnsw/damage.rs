@@ -9,7 +9,7 @@ use ann::hnsw::scan::Limits;
 use ann::index::{Directory, Head, Meta, Parameters};
 use ann::memory::MemoryStore;
 use ann::page::{BODY_SIZE, HEADER_SIZE, Kind, META_BLOCK, NONE, PAGE_SIZE, Page, PageStore, TRAILER_SIZE, Tag, Unit};
-use ann::shape::{CHUNK, Shape, at, read_chunk, write_chunk};
+use ann::shape::{Shape, at, read_chunk, write_chunk};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Segments, levels, chunks in a row, and tails if the dimensions are many.
@@ -35,7 +35,7 @@ fn copy(store: &MemoryStore, block: u32) -> Box<Page> {
 /// Numbers that programs stumble over.
 fn nasty(rng: &mut Rng, store: &MemoryStore, shape: &Shape) -> u32 {
     let block = rng.below(store.block_count() as usize + 1) as u32;
-    let slots = rng.pick(&[shape.element, shape.upper, CHUNK, shape.tail]);
+    let slots = rng.pick(&[shape.element, shape.upper, shape.chunk, shape.tail]);
     let slot = block * slots.per_page + rng.below(slots.per_page as usize) as u32;
     let float = rng.pick(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, -1.0, 1e-45]).to_bits();
     let any = rng.next() as u32;
@@ -55,7 +55,7 @@ fn damage(rng: &mut Rng, store: &MemoryStore, shape: &Shape) {
         (3, _) => PAGE_SIZE - TRAILER_SIZE + rng.below(12),
         (_, Some(Kind::Element)) => {
             let field =
-                rng.pick(&[at::TID_COUNT, at::LEVEL, at::INLINE_COUNT, at::NEIGHBOR_COUNT, at::SCALE, at::OFFSET]);
+                rng.pick(&[at::ROW_COUNT, at::LEVEL, at::INLINE_COUNT, at::NEIGHBOR_COUNT, at::SCALE, at::OFFSET]);
             let field = rng.pick(&[field, at::NORM2, at::RESIDUAL, at::UPPER, at::OVERFLOW, shape.element.size - 4]);
             HEADER_SIZE + rng.below(shape.element.per_page as usize) * shape.element.size + field
         }
@@ -64,7 +64,7 @@ fn damage(rng: &mut Rng, store: &MemoryStore, shape: &Shape) {
             HEADER_SIZE + slot + 4 * rng.below(shape.upper.size / 4)
         }
         (_, Some(Kind::Overflow)) => {
-            HEADER_SIZE + rng.below(CHUNK.per_page as usize / 8) * CHUNK.size + rng.pick(&[0, 0, 4])
+            HEADER_SIZE + rng.below(shape.chunk.per_page as usize / 8) * shape.chunk.size + rng.pick(&[0, 0, 4])
         }
         _ => HEADER_SIZE + 4 * rng.below(20),
     };
@@ -175,9 +175,10 @@ fn a_chain_of_chunks_that_bites_its_tail_is_an_error() {
     assert!(used > 1, "a chain");
     write(&store, block, |page| {
         for index in 0..used {
-            let slot = CHUNK.slot(block, index).expect("fits");
-            let (_, tids) = read_chunk(CHUNK.get(page, slot));
-            write_chunk(CHUNK.get_mut(page, slot), CHUNK.slot(block, (index + 1) % used).expect("fits"), &tids);
+            let slot = shape.chunk.slot(block, index).expect("fits");
+            let (_, rows) = read_chunk(&shape, shape.chunk.get(page, slot));
+            let next = shape.chunk.slot(block, (index + 1) % used).expect("fits");
+            write_chunk(&shape, shape.chunk.get_mut(page, slot), next, &rows);
         }
     });
     let strict = Strict::with_budget(&store, STEPS);
@@ -191,7 +192,7 @@ fn pages_in_a_circle_are_an_error() {
     let shape = parameters.shape();
     let head = store.read(head, |page| Head::decode(page, head, 1)).expect("in range").expect("a head");
     let tag = copy(&store, head.last[0]).tag().expect("ours");
-    write(&store, head.last[0], |page| page.set_tag(Tag { next: head.first, ..tag }));
+    write(&store, head.last[0], |page| page.set_tag(Tag { next: head.first_element(), ..tag }));
     let strict = Strict::with_budget(&store, STEPS);
     for query in [None, Some(probe(Metric::L2, &[0.5; 250]))] {
         assert_corrupt(scan_all(&strict, &shape, query, WIDE));

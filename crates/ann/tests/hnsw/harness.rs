@@ -9,7 +9,8 @@ use ann::hnsw::probe::{Probe, normalize};
 use ann::hnsw::read::Segment;
 use ann::hnsw::scan::{Hit, Limits, Scan};
 use ann::hnsw::sweep::Swept;
-use ann::index::{self, Directory, Head, Parameters};
+use ann::index::{self, Directory, Head, Parameters, Shapes};
+use ann::keys::Row;
 use ann::memory::MemoryStore;
 use ann::page::PageStore;
 use ann::shape::{HeapTid, Shape};
@@ -35,6 +36,8 @@ pub fn parameters(metric: Metric, dimensions: usize, m: usize, ef_construction: 
         recent_threshold: i64::MAX,
         partition_interval: i64::MAX,
         rerank: 0,
+        keys: 0,
+        age_key: None,
     }
 }
 
@@ -66,7 +69,7 @@ pub fn insert(store: &impl PageStore, parameters: &Parameters, row: u32, vector:
     let params = sq8::encode(&vector, &mut code);
     let probe = Probe::new(parameters.metric, &vector);
     let level = level_of(u64::from(row) << 20, parameters.m);
-    index::insert(store, &NewRow { tid: tid(row), params: &params, code: &code, probe: &probe, level }, 0)
+    index::insert(store, &NewRow { row: Row::of_tid(tid(row)), params: &params, code: &code, probe: &probe, level }, 0)
 }
 
 /// An index of inserted rows, numbered from 0.
@@ -82,18 +85,18 @@ pub fn inserted(parameters: &Parameters, rows: &[Vec<f32>]) -> MemoryStore {
 pub fn graph<'a>(
     parameters: &Parameters,
     rows: impl IntoIterator<Item = (u32, &'a Vec<f32>)>,
-) -> (Graph<HeapArena>, ann::hnsw::layout::Tids) {
+) -> (Graph<HeapArena>, ann::hnsw::layout::RowLists) {
     let mut arena = HeapArena;
-    let mut gathered = Rows::<HeapArena>::new(parameters.dimensions);
+    let mut gathered = Rows::<HeapArena>::new(parameters.dimensions, parameters.keys);
     let mut code = vec![0; parameters.dimensions];
     for (i, row) in rows {
         let row = normalize(parameters.metric, row).expect("no zero vectors");
         let params = sq8::encode(&row, &mut code);
-        gathered.push(&mut arena, &params, &code, tid(i)).expect("fits");
+        gathered.push(&mut arena, &params, &code, &Row::of_tid(tid(i))).expect("fits");
     }
-    let (codes, tids) = gathered.finish();
+    let (codes, lists) = gathered.finish();
     let graph = Graph::new(&mut arena, &parameters.shape(), parameters.ef_construction, codes, 7).expect("fits");
-    (graph, tids)
+    (graph, lists)
 }
 
 /// An index of which all rows were built at once.
@@ -102,7 +105,7 @@ pub fn built<'a>(
     rows: impl IntoIterator<Item = (u32, &'a Vec<f32>)>,
     threads: usize,
 ) -> MemoryStore {
-    let (graph, tids) = graph(parameters, rows);
+    let (graph, lists) = graph(parameters, rows);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
     let poll = |_| {
         std::thread::sleep(Duration::from_millis(2));
@@ -113,7 +116,7 @@ pub fn built<'a>(
     let [meta, directory, _] = index::empty_index(parameters, 0);
     store.append(&meta);
     store.append(&directory);
-    write_segment(&graph, &tids, &parameters.shape(), (1, 2), &Head::new(0), |block, page| {
+    write_segment(&graph, &lists, &parameters.shape(), (1, 2), &Head::new(0), |block, page| {
         assert_eq!(store.append(page), block, "pages come in order");
         Ok(())
     })
@@ -164,7 +167,8 @@ pub fn scan_all(
     let (_, directory) = Directory::read(store)?;
     let mut scan = Scan::new(probe, &directory.segments, limits);
     let mut hits = Vec::new();
-    while let Some(hit) = scan.next(store, shape)? {
+    let shapes = Shapes { flat: shape.without_neighbors(), graph: *shape };
+    while let Some(hit) = scan.next(store, &shapes)? {
         hits.push(hit);
     }
     Ok((hits, scan.dropped()))
@@ -182,15 +186,15 @@ pub fn rows_of(store: &impl PageStore, shape: &Shape) -> BTreeMap<u32, u32> {
 /// Every listed segment is sound, and its check sees the rows that a scan sees.
 #[track_caller]
 pub fn assert_sound(store: &impl PageStore, shape: &Shape) {
-    let mut tids = Vec::new();
+    let mut rows = Vec::new();
     each_segment(store, shape, |segment| {
-        let problems = segment.check(&mut tids)?;
+        let problems = segment.check(&mut rows)?;
         assert!(problems.is_empty(), "segment {}: {problems:?}", segment.id);
         segment.count().map(|_| ())
     })
     .expect("readable");
     let mut checked = BTreeMap::new();
-    tids.into_iter().for_each(|tid| *checked.entry(id(tid)).or_default() += 1);
+    rows.into_iter().for_each(|row| *checked.entry(id(row.tid)).or_default() += 1);
     assert_eq!(checked, rows_of(store, shape), "check and scan see different rows");
 }
 

@@ -131,7 +131,7 @@ impl Model {
 
 fn run(metric: Metric, dimensions: usize, actions: &[Action]) {
     let pool = Mixture::new(11, dimensions, 5).rows(POOL);
-    let shape = Shape::new(metric, dimensions, 2);
+    let shape = Shape::new(metric, dimensions, 2, 0);
     let store = empty(&parameters(metric, dimensions, 2, 12));
     let (vectors, live, dead, torn) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), Vec::new());
     let mut model = Model { store, metric, shape, pool, vectors, live, dead, torn };

@@ -20,7 +20,7 @@ fn top(store: &MemoryStore, parameters: &Parameters, table: &Table, query: &[f32
     let metric = parameters.metric;
     let mut scan = Scan::new(Some(probe(metric, query)), &directory.segments, limits);
     let mut best: Vec<f64> = Vec::new();
-    while let Some(hit) = scan.next(store, &parameters.shape()).expect("sound") {
+    while let Some(hit) = scan.next(store, &parameters.shapes()).expect("sound") {
         if best.len() == K && hit.bound > best[K - 1] {
             break;
         }

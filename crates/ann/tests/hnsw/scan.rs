@@ -174,7 +174,7 @@ fn a_scan_goes_on_while_rows_come_and_go() {
         let query = &rows[2100];
         let mut scan = Scan::new(Some(probe(metric, query)), &directory.segments, Limits { ef_search, ..NARROW });
         let (mut hits, mut next_row) = (Vec::new(), 2000);
-        while let Some(hit) = scan.next(&store, &shape).expect("sound") {
+        while let Some(hit) = scan.next(&store, &parameters.shapes()).expect("sound") {
             hits.push(hit);
             if hits.len() % 10 == 0 && next_row < 2200 {
                 insert(&store, &parameters, next_row, &rows[next_row as usize]).expect("sound");
