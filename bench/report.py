@@ -13,11 +13,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 TARGETS = (0.90, 0.95, 0.98, 0.99)
-COLOR = {"hybrid": "#0b6e4f", "pgvector": "#b3541e"}
+COLOR = {"hnsw": "#0b6e4f", "ivf": "#2b5fa8", "pgvector": "#b3541e"}
+LABEL = {"hnsw": "hybrid, all rows recent (HNSW)", "ivf": "hybrid, all rows old (IVF)", "pgvector": "pgvector HNSW"}
 
 
 def qps_at(points, target):
-    """Queries per second at a recall, between the two settings of ef_search around it (log-linear).
+    """Queries per second at a recall, between the two settings of the sweep around it (log-linear).
 
     Returns (qps, 'exact' | 'at least' | None): the narrowest search may be better than asked for,
     the widest may not reach it.
@@ -64,13 +65,18 @@ def ratio(a, b, form="{:.1f}x"):
 
 
 def compared(label, results, get, form="{:,.0f}", better="high"):
-    """A row: the value of each system, and how much better hybrid is than pgvector."""
+    """A row: the value of each system, and how much better each of ours is than pgvector."""
     values = {name: get(r) for name, r in results.items()}
     row = [label] + [number(v, form) for v in values.values()]
-    if len(results) == 2:
-        ours, theirs = values["hybrid"], values["pgvector"]
+    for name in ours_compared(results):
+        ours, theirs = values[name], values["pgvector"]
         row.append(ratio(ours, theirs) if better == "high" else ratio(theirs, ours))
     return row
+
+
+def ours_compared(results):
+    """Our systems, where there is something to compare them with."""
+    return [name for name in results if name != "pgvector"] if "pgvector" in results else []
 
 
 def overview(results, clients):
@@ -94,7 +100,7 @@ def overview(results, clients):
         for target in TARGETS:
             label = f"QPS at recall {target:.2f}, {c} client{'s' * (c > 1)}"
             rows.append(compared(label, results, lambda r, t=target, c=c: qps_at(r["search"][c], t)[0]))
-    header = ["", *results] + (["hybrid is better by"] if len(results) == 2 else [])
+    header = ["", *(LABEL[name] for name in results), *(f"{name.upper()} is better by" for name in ours_compared(results))]
     return table(header, rows)
 
 
@@ -104,9 +110,9 @@ def details(results, clients):
         for name, r in results.items():
             for p in r["search"][c]:
                 rows.append(
-                    [name, c, p["ef"], f"{p['recall']:.4f}", f"{p['qps']:,.0f}", qps_range(p), f"{p['p50']:.2f}", f"{p['p99']:.2f}"]
+                    [name, c, p["width"], f"{p['recall']:.4f}", f"{p['qps']:,.0f}", qps_range(p), f"{p['p50']:.2f}", f"{p['p99']:.2f}"]
                 )
-    return table(["system", "clients", "ef_search", "recall@10", "QPS", "range", "p50 ms", "p99 ms"], rows)
+    return table(["system", "clients", "ef_search or probes", "recall@10", "QPS", "range", "p50 ms", "p99 ms"], rows)
 
 
 def bounds_note(results, clients):
@@ -142,7 +148,7 @@ def plot(dataset, results, clients, path):
     for name, r in results.items():
         for c, style in zip(clients, ("-", "--", ":", "-.")):
             points = r["search"][c]
-            label = f"{name}, {c} client{'s' * (c > 1)}"
+            label = f"{LABEL[name]}, {c} client{'s' * (c > 1)}"
             xs, ys = [p["recall"] for p in points], [p["qps"] for p in points]
             axes.plot(xs, ys, style, marker="o", markersize=3.5, color=COLOR[name], label=label)
     axes.set(yscale="log", xlabel="recall@10", ylabel="queries per second")
@@ -171,11 +177,12 @@ Machine: {machine()}. {noise(results, facts)}
 {overview(results, clients)}
 {bounds_note(results, clients)}
 Both systems: one server, the same tables, m = 16, ef_construction = 64, measured in turn point by point. Builds use two threads
-or processes (max_parallel_maintenance_workers = 1: pgvector's leader and one worker, a pool of two threads for hybrid). Memory of a
+or processes (max_parallel_maintenance_workers = 1: pgvector's leader and one worker, a pool of two threads for hybrid). `hnsw` is `hybrid`
+with recent_threshold = 'infinity', `ivf` with recent_rows = 0. Memory of a
 build is what its processes hold beside shared_buffers, sampled twice a second. Inserts: pgbench, one row a commit,
 into an index that holds half of the rows. Searches: pgbench -M prepared, `ORDER BY embedding <op> (SELECT embedding FROM queries WHERE
 id = :q) LIMIT 10`, {facts["rounds"]} rounds of {facts["seconds"]} s a point (the table shows medians, and the range of the rounds), everything in shared_buffers. QPS at a recall is interpolated between two
-settings of ef_search. The floor is in every query of both systems. Compare
+settings of ef_search or probes. The floor is in every query of both systems. Compare
 systems at the same number of clients; where the floor differs between numbers of clients, those do not compare with each other.
 Recall: {len(dataset.queries)} queries that are not among the rows, against exact neighbors.
 

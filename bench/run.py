@@ -30,7 +30,7 @@ def arguments():
     parser.add_argument("--metric", choices=("l2", "cosine", "ip"))
     parser.add_argument("--rows", type=int, help="only the first so many rows")
     parser.add_argument("--clients", default="1 2")
-    parser.add_argument("--systems", default="hybrid pgvector")
+    parser.add_argument("--systems", default="hnsw ivf pgvector")
     parser.add_argument("--seconds", type=int, default=2, help="per point and round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ef", default=" ".join(map(str, EF_SEARCH)))
@@ -46,7 +46,8 @@ def choose_systems(names):
         version = SYSTEMS[name].available()
         if version:
             chosen.append(SYSTEMS[name])
-            versions.append(f"{SYSTEMS[name].extension} {version}")
+            if f"{SYSTEMS[name].extension} {version}" not in versions:
+                versions.append(f"{SYSTEMS[name].extension} {version}")
         else:
             progress(f"{name} is left out: this server has no extension '{SYSTEMS[name].extension}'")
     if not chosen:
@@ -83,25 +84,28 @@ def measure_searches(systems, dataset, results, clients, efs, seconds, rounds):
     for system in systems:
         system.prewarm()
         system.check_plan(dataset)
-        results[system.name]["search"] = {c: [{"ef": ef, "rounds": []} for ef in efs] for c in clients}
+        results[system.name]["search"] = {c: [{"width": w, "rounds": []} for w in system.widths(efs)] for c in clients}
     for n in range(rounds):
-        for i, ef in enumerate(efs):
+        for i in range(len(efs)):
             for system in systems[:: 1 if n % 2 == 0 else -1]:
+                if i >= len(results[system.name]["search"][clients[0]]):
+                    continue
+                width = system.widths(efs)[i]
                 points = [results[system.name]["search"][c][i] for c in clients]
                 if n == 0:
-                    recall = datasets.recall(dataset, system.found(dataset, ef))
+                    recall = datasets.recall(dataset, system.found(dataset, width))
                     for point in points:
                         point["recall"] = recall
                 for c, point in zip(clients, points):
-                    point["rounds"].append(system.throughput(dataset, ef, c, seconds))
+                    point["rounds"].append(system.throughput(dataset, width, c, seconds))
                 rates = ", ".join(f"{p['rounds'][-1][0]:,.0f}" for p in points)
-                progress(f"round {n + 1} of {rounds}: {system.name}, ef_search {ef}: recall {points[0]['recall']:.4f}, QPS {rates}")
+                progress(f"round {n + 1} of {rounds}: {system.name}, {system.setting} {width}: recall {points[0]['recall']:.4f}, QPS {rates}")
     for system in systems:
         for point in (p for c in clients for p in results[system.name]["search"][c]):
             point["qps"], point["p50"], point["p99"] = (statistics.median(x) for x in zip(*point["rounds"]))
             rates = [r[0] for r in point["rounds"]]
             point["spread"] = (max(rates) - min(rates)) / point["qps"]
-        results[system.name]["cold"] = system.cold(dataset)
+        results[system.name]["cold"] = system.cold(dataset, system.widths([10, 20, 40])[-1])
         results[system.name]["floor"] = {c: system.floor(dataset, c, seconds) for c in clients}
 
 

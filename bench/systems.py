@@ -19,9 +19,17 @@ INSERT = "INSERT INTO items SELECT id, embedding FROM pool WHERE id = (SELECT ne
 
 
 class System:
-    def __init__(self, name, extension, method, setting):
+    """`setting` is what the sweep turns, from `first` on; `options` those of the index, `session` those of a search."""
+
+    def __init__(self, name, extension, method, setting, options="", sweep=None, session=None):
         self.name, self.extension, self.method, self.setting = name, extension, method, setting
+        self.options = "m = 16, ef_construction = 64" + options
+        self.sweep, self.session = sweep, session or {}
         self.database = f"bench_{name}"
+
+    def widths(self, efs):
+        """What the sweep sets: the widths asked for, or the system's own steps where its setting counts other things."""
+        return efs if self.sweep is None else self.sweep[: len(efs)]
 
     def available(self):
         with psycopg.connect(dbname="postgres") as conn:
@@ -35,7 +43,7 @@ class System:
 
     def search_settings(self, ef):
         """The same for both: no sequential scan, so that it is the index that is measured."""
-        return {self.setting: ef, "enable_seqscan": "off"}
+        return {self.setting: ef, "enable_seqscan": "off", **self.session}
 
     # --- data -------------------------------------------------------------------------------------
 
@@ -69,7 +77,7 @@ class System:
                 start = time.perf_counter()
                 conn.execute(
                     f"CREATE INDEX items_embedding_idx ON items USING {self.method} (embedding {OPCLASS[dataset.metric]})"
-                    " WITH (m = 16, ef_construction = 64)"
+                    f" WITH ({self.options})"
                 )
                 return time.perf_counter() - start, watch.peak_mb
 
@@ -131,7 +139,7 @@ class System:
             micros = np.concatenate([np.loadtxt(f, usecols=2, ndmin=1) for f in logs.glob("tx*")])
         return qps, *(float(np.percentile(micros, p)) / 1000 for p in (50, 99))
 
-    def cold(self, dataset, connections=10, ef=40):
+    def cold(self, dataset, ef, connections=10):
         """ms of the first query of a new connection, mean of its first 10 and 100, and its private memory in MB."""
         query = search_sql(dataset.metric, "%s")
         first, ten, hundred, memory = [], [], [], []
@@ -163,8 +171,13 @@ class System:
         return float(tps.split()[2])
 
 
+# Lists to visit, of some 2 * sqrt(rows).
+PROBES = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+
+# The first two are one access method: all rows recent, all rows old.
 SYSTEMS = {
-    "hybrid": System("hybrid", "hybridvec", "hybrid", "hybrid.ef_search"),
+    "hnsw": System("hnsw", "hybridvec", "hybrid", "hybrid.ef_search", ", recent_threshold = 'infinity'"),
+    "ivf": System("ivf", "hybridvec", "hybrid", "hybrid.probes", ", recent_rows = 0", PROBES),
     "pgvector": System("pgvector", "vector", "hnsw", "hnsw.ef_search"),
 }
 

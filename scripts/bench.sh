@@ -2,9 +2,9 @@
 # Measures hybrid against pgvector on real vectors, in a private server. Needs 'make install'. Reads from the environment:
 #   DATA                a folder with meta.json, an ann-benchmarks .hdf5 file or NAME_base.fvecs; several with spaces between
 #   METRIC ROWS CLIENTS l2 | cosine | ip; only the first so many rows; numbers of clients ("1 2")
-#   SYSTEMS             "hybrid pgvector"; a system that the server does not have is left out
+#   SYSTEMS             "hnsw ivf pgvector"; a system that the server does not have is left out
 #   SECONDS_PER_POINT   2, in each of ROUNDS (3)
-#   EF OUT              widths of the search ("10 20 40 ..."); where to write (bench/results)
+#   EF OUT              widths of graph searches ("10 20 40 ..."); where to write (bench/results)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 use_postgres
 
