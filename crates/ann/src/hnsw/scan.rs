@@ -205,7 +205,7 @@ impl Scan {
             let head = segment.read_head()?;
             let here = u64::from(head.element_pages) * u64::from(segment.shape.element.per_page);
             if let Some(reach) = source.swept {
-                flat += price::flat(here, if filter.is_none() { 1.0 } else { 0.0 });
+                flat += if filter.is_none() { price::flat_all(here) } else { price::flat(here, 0.0) };
                 threshold = threshold.min(reach);
                 continue;
             }
@@ -234,8 +234,8 @@ impl Scan {
             let start = found.len();
             found.extend(results.iter().map(|r| entry(probe, source.entry.id, r)));
             visited += source.beam.visited() as f64;
-            let share = if filter.is_none() { 1.0 } else { source.beam.share() };
-            flat += price::flat(here, share);
+            let share = source.beam.share();
+            flat += if filter.is_none() { price::flat_all(here) } else { price::flat(here, share) };
             let exhausted = source.beam.exhausted();
             threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
         }
