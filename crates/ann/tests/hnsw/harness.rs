@@ -10,7 +10,7 @@ use ann::hnsw::read::Segment;
 use ann::hnsw::scan::{Hit, Limits, Scan};
 use ann::hnsw::sweep::Swept;
 use ann::index::{self, Directory, Head, Parameters, Shapes};
-use ann::keys::Row;
+use ann::keys::{Filter, Row};
 use ann::memory::MemoryStore;
 use ann::page::PageStore;
 use ann::shape::{HeapTid, Shape};
@@ -165,7 +165,7 @@ pub fn scan_all(
     limits: Limits,
 ) -> Result<(Vec<Hit>, u64)> {
     let (_, directory) = Directory::read(store)?;
-    let mut scan = Scan::new(probe, &directory.segments, limits);
+    let mut scan = Scan::new(probe, Filter::none(), &directory.segments, limits);
     let mut hits = Vec::new();
     let shapes = Shapes { flat: shape.without_neighbors(), graph: *shape };
     while let Some(hit) = scan.next(store, &shapes)? {

@@ -5,6 +5,7 @@ use crate::harness::*;
 use ann::distance::Metric;
 use ann::hnsw::scan::{Limits, Scan};
 use ann::index::{Directory, Parameters};
+use ann::keys::Filter;
 use ann::memory::MemoryStore;
 use std::collections::BTreeSet;
 
@@ -172,7 +173,8 @@ fn a_scan_goes_on_while_rows_come_and_go() {
         let store = three_segments(&parameters, &rows[..2000], 50);
         let (_, directory) = Directory::read(&store).expect("sound");
         let query = &rows[2100];
-        let mut scan = Scan::new(Some(probe(metric, query)), &directory.segments, Limits { ef_search, ..NARROW });
+        let mut scan =
+            Scan::new(Some(probe(metric, query)), Filter::none(), &directory.segments, Limits { ef_search, ..NARROW });
         let (mut hits, mut next_row) = (Vec::new(), 2000);
         while let Some(hit) = scan.next(&store, &parameters.shapes()).expect("sound") {
             hits.push(hit);
