@@ -97,52 +97,89 @@ impl RowLists {
     }
 }
 
-/// Slots in pages that follow each other.
+/// Slots in pages of one kind. Their blocks ascend, but need not follow each other: a live index reuses free pages.
 #[derive(Clone, Copy)]
-struct Run {
+pub(crate) struct Run<'a> {
     slots: Slots,
-    start: BlockNumber,
+    blocks: &'a [BlockNumber],
     count: usize,
 }
 
-impl Run {
-    fn after(start: BlockNumber, slots: Slots, count: usize) -> Self {
-        Self { slots, start, count }
+impl<'a> Run<'a> {
+    /// Pages that so many slots take.
+    pub(crate) fn pages(slots: Slots, count: usize) -> usize {
+        count.div_ceil(slots.per_page as usize)
     }
 
-    fn pages(self) -> u32 {
-        self.count.div_ceil(self.slots.per_page as usize) as u32
+    /// Takes the blocks of so many slots from the front of `blocks`.
+    ///
+    /// # Panics
+    /// If there are not enough.
+    pub(crate) fn take(blocks: &mut &'a [BlockNumber], slots: Slots, count: usize) -> Self {
+        let (mine, rest) = blocks.split_at(Self::pages(slots, count));
+        *blocks = rest;
+        Self { slots, blocks: mine, count }
     }
 
-    fn end(self) -> BlockNumber {
-        self.start + self.pages()
-    }
-
-    fn slot(self, i: usize) -> Result<Slot> {
+    /// The `i`-th slot.
+    pub(crate) fn slot(self, i: usize) -> Result<Slot> {
         let per_page = self.slots.per_page as usize;
-        self.slots.slot(self.start + (i / per_page) as u32, (i % per_page) as u32)
+        self.slots.slot(self.blocks[i / per_page], (i % per_page) as u32)
     }
 
-    fn first(self) -> BlockNumber {
-        if self.count == 0 { NONE } else { self.start }
+    /// Says in the head where the chain begins and ends.
+    pub(crate) fn enter(self, head: &mut Head, kind: Kind) {
+        head.first[chain_index(kind)] = self.blocks.first().copied().unwrap_or(NONE);
+        head.last[chain_index(kind)] = self.blocks.last().copied().unwrap_or(NONE);
     }
 
-    fn last(self) -> BlockNumber {
-        if self.count == 0 { NONE } else { self.end() - 1 }
+    /// Emits the pages, with `fill` for each slot in order: page, slot, its number from 0.
+    pub(crate) fn write(
+        self,
+        (segment, kind): (u32, Kind),
+        mut fill: impl FnMut(&mut Page, Slot, usize) -> Result<()>,
+        emit: &mut impl FnMut(BlockNumber, &Page) -> Result<()>,
+    ) -> Result<()> {
+        let per_page = self.slots.per_page as usize;
+        for (i, &block) in self.blocks.iter().enumerate() {
+            let first = i * per_page;
+            let used = per_page.min(self.count - first);
+            let next = self.blocks.get(i + 1).copied().unwrap_or(NONE);
+            let mut page = Page([0; PAGE_SIZE]);
+            page.set_tag(Tag { segment, kind, used: used as u16, next });
+            for at in first..first + used {
+                fill(&mut page, self.slot(at)?, at)?;
+            }
+            emit(block, &page)?;
+        }
+        Ok(())
     }
 }
 
-/// Writes a built graph as the segment `segment` whose head page is `start`: pages `start..` in order.
-///
-/// Returns the block after the last page.
+/// Overflow chunks of all nodes.
+fn chunk_count<A: Arena>(graph: &Graph<A>, rows: &RowLists) -> usize {
+    if rows.more.is_empty() { 0 } else { (0..graph.codes().len() as Node).map(|node| rows.chunks(node)).sum() }
+}
+
+/// Pages that [`write_segment`] will emit, the head included.
+pub fn pages_needed<A: Arena>(graph: &Graph<A>, rows: &RowLists, shape: &Shape) -> usize {
+    let n = graph.codes().len();
+    1 + Run::pages(shape.element, n)
+        + Run::pages(shape.tail, n * shape.tails)
+        + Run::pages(shape.upper, graph.upper_count())
+        + Run::pages(shape.chunk, chunk_count(graph, rows))
+}
+
+/// Writes a built graph as the segment `segment` to `blocks`: ascending, as many as [`pages_needed`] says. The first is
+/// the segment's head. Pages are emitted in the order of `blocks`.
 pub fn write_segment<A: Arena>(
     graph: &Graph<A>,
     rows: &RowLists,
     shape: &Shape,
-    (segment, start): (u32, BlockNumber),
+    (segment, blocks): (u32, &[BlockNumber]),
     head: &Head,
     mut emit: impl FnMut(BlockNumber, &Page) -> Result<()>,
-) -> Result<BlockNumber> {
+) -> Result<()> {
     let n = graph.codes().len();
     let chunk_start: Vec<(Node, usize)> = (0..n as Node)
         .filter(|&node| !rows.more.is_empty() && rows.chunks(node) > 0)
@@ -153,22 +190,22 @@ pub fn write_segment<A: Arena>(
         })
         .collect();
     let chunks = chunk_start.last().map_or(0, |&(node, start)| start + rows.chunks(node));
-    let elements = Run::after(start + 1, shape.element, n);
-    let tails = Run::after(elements.end(), shape.tail, n * shape.tails);
-    let uppers = Run::after(tails.end(), shape.upper, graph.upper_count());
-    let overflow = Run::after(uppers.end(), shape.chunk, chunks);
+    let (start, mut rest) = (blocks[0], &blocks[1..]);
+    let elements = Run::take(&mut rest, shape.element, n);
+    let tails = Run::take(&mut rest, shape.tail, n * shape.tails);
+    let uppers = Run::take(&mut rest, shape.upper, graph.upper_count());
+    let overflow = Run::take(&mut rest, shape.chunk, chunks);
     let layout = Layout { graph, rows, shape, chunk_start, elements, tails, uppers, overflow };
 
     let mut page = Page([0; PAGE_SIZE]);
     page.set_tag(Tag::new(segment, Kind::SegmentHead));
     layout.head(head)?.encode(&mut page);
     emit(start, &page)?;
-    for (kind, run) in
-        [(Kind::Element, elements), (Kind::Tail, tails), (Kind::Upper, uppers), (Kind::Overflow, overflow)]
-    {
-        layout.write_run(segment, kind, run, &mut emit)?;
+    for (kind, run) in layout.runs() {
+        let mut filler = Filler::new(&layout, segment, kind);
+        run.write((segment, kind), |page, slot, at| filler.fill(page, slot, at), &mut emit)?;
     }
-    Ok(overflow.end())
+    Ok(())
 }
 
 struct Layout<'a, A: Arena> {
@@ -177,55 +214,35 @@ struct Layout<'a, A: Arena> {
     shape: &'a Shape,
     /// Nodes with overflow chunks, with the number of their first.
     chunk_start: Vec<(Node, usize)>,
-    elements: Run,
-    tails: Run,
-    uppers: Run,
-    overflow: Run,
+    elements: Run<'a>,
+    tails: Run<'a>,
+    uppers: Run<'a>,
+    overflow: Run<'a>,
 }
 
-impl<A: Arena> Layout<'_, A> {
+impl<'a, A: Arena> Layout<'a, A> {
+    /// In the order of their pages.
+    fn runs(&self) -> [(Kind, Run<'a>); 4] {
+        [
+            (Kind::Element, self.elements),
+            (Kind::Tail, self.tails),
+            (Kind::Upper, self.uppers),
+            (Kind::Overflow, self.overflow),
+        ]
+    }
+
     fn head(&self, template: &Head) -> Result<Head> {
         let mut head = *template;
         if let Some((node, level)) = self.graph.entry() {
             head.entry = self.elements.slot(node as usize)?;
             head.entry_level = level;
         }
-        for (kind, run) in [
-            (Kind::Element, self.elements),
-            (Kind::Tail, self.tails),
-            (Kind::Upper, self.uppers),
-            (Kind::Overflow, self.overflow),
-        ] {
-            head.first[chain_index(kind)] = run.first();
-            head.last[chain_index(kind)] = run.last();
+        for (kind, run) in self.runs() {
+            run.enter(&mut head, kind);
         }
-        head.element_pages = self.elements.pages();
+        head.element_pages = self.elements.blocks.len() as u32;
         head.rows = self.rows.len() as u64;
         Ok(head)
-    }
-
-    fn write_run(
-        &self,
-        segment: u32,
-        kind: Kind,
-        run: Run,
-        emit: &mut impl FnMut(BlockNumber, &Page) -> Result<()>,
-    ) -> Result<()> {
-        let per_page = run.slots.per_page as usize;
-        let mut filler = Filler::new(self, segment, kind);
-        for (i, block) in (run.start..run.end()).enumerate() {
-            let first = i * per_page;
-            let used = per_page.min(run.count - first);
-            let next = if block + 1 < run.end() { block + 1 } else { NONE };
-            let mut page = Page([0; PAGE_SIZE]);
-            page.set_tag(Tag { segment, kind, used: used as u16, next });
-            for at in first..first + used {
-                let slot = run.slot(at)?;
-                filler.fill(&mut page, slot, at)?;
-            }
-            emit(block, &page)?;
-        }
-        Ok(())
     }
 }
 
