@@ -9,6 +9,7 @@ use crate::pg::settings::hash_memory;
 use ann::hnsw::probe::Probe;
 use ann::hnsw::scan::{Limits, Scan};
 use ann::index::{Directory, Shapes};
+use ann::keys::Filter;
 use ann::shape::HeapTid;
 
 /// What is known of a row's distance.
