@@ -15,7 +15,7 @@ use super::search::{Accept, Beam, beam_upper, descend};
 use super::select::choose;
 use crate::error::{Error, Result};
 use crate::index::{Head, chain_index};
-use crate::keys::Row;
+use crate::keys::{KeySummary, Row};
 use crate::page::{BlockNumber, Kind, MAX_UNIT_PAGES, NONE, PageStore, Tag, Unit};
 use crate::shape::{
     CHUNK_ROWS, NewElement, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper, write_chunk, write_upper,
@@ -80,6 +80,13 @@ impl<S: PageStore> Segment<'_, S> {
             let head = self.store.read(self.head, |page| Head::decode(page, self.head, self.id))??;
             if !head.active {
                 return Ok(Outcome::Sealed);
+            }
+            if head.summary.is_some_and(|summary| !summary.covers(&row.row.keys, self.shape.keys)) {
+                let mut summary = KeySummary::default();
+                summary.add(&row.row.keys, self.shape.keys);
+                if !self.widen(&summary)? {
+                    return Ok(Outcome::Sealed);
+                }
             }
             let outcome = if head.entry == NONE {
                 self.insert_first(row)?
