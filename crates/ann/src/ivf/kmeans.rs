@@ -241,12 +241,17 @@ impl<V: Vectors> Trainer<'_, V> {
 
     /// Lets each row know of more centroids: distances only fall.
     fn scan(&self, job: &Job, rows: &[u32], panels: &Panels, nearest: &mut [Nearest]) -> Result<()> {
-        job.each(nearest, BLOCK_ROWS, || panels.scanner(), |scanner, i, nearest| {
-            let rows = &rows[i * BLOCK_ROWS..][..nearest.len()];
-            scanner.load(rows.iter().map(|&row| row as usize), self.vectors);
-            scanner.nearest(panels, nearest);
-            job.count(rows.len());
-        })
+        job.each(
+            nearest,
+            BLOCK_ROWS,
+            || panels.scanner(),
+            |scanner, i, nearest| {
+                let rows = &rows[i * BLOCK_ROWS..][..nearest.len()];
+                scanner.load(rows.iter().map(|&row| row as usize), self.vectors);
+                scanner.nearest(panels, nearest);
+                job.count(rows.len());
+            },
+        )
     }
 
     /// Moves each centroid to the mean of its rows.
