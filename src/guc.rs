@@ -3,6 +3,7 @@
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 static EF_SEARCH: GucSetting<i32> = GucSetting::<i32>::new(0);
+static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_SCAN_TUPLES: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 /// Width of a search where neither the session nor the index says.
@@ -16,6 +17,16 @@ pub(crate) fn register() {
         &EF_SEARCH,
         0,
         10_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"hybrid.probes",
+        c"Lists of old partitions that a search reads.",
+        c"More finds more and takes longer. 0 means the index's own value, else by the number of lists.",
+        &PROBES,
+        0,
+        1_000_000,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -38,6 +49,14 @@ pub(crate) fn ef_search(of_index: usize) -> usize {
         (0, 0) => DEFAULT_EF_SEARCH,
         (0, of_index) => of_index,
         (session, _) => session as usize,
+    }
+}
+
+/// Lists to read, given those of the index; 0 = by their number.
+pub(crate) fn probes(of_index: usize) -> usize {
+    match PROBES.get() {
+        0 => of_index,
+        session => session as usize,
     }
 }
 

@@ -112,17 +112,15 @@ fn start(index: Index, query: &Query, filter: &Filter) -> Running {
             (probe, constant)
         }
     };
+    let options = Options::of(index);
     let limits = Limits {
-        ef_search: guc::ef_search(Options::of(index).ef_search),
+        ef_search: guc::ef_search(options.ef_search),
         memory: hash_memory(),
         max_tuples: guc::max_scan_tuples(),
+        probes: guc::probes(options.probes),
     };
-    Running {
-        store,
-        shapes: meta.parameters.shapes(),
-        scan: Scan::new(probe, filter.clone(), &directory.segments, limits),
-        constant,
-    }
+    let scan = Scan::new(probe, filter.clone(), &directory.segments, limits);
+    Running { store, shapes: meta.parameters.shapes(), scan, constant }
 }
 
 /// The error that the operator would raise.
