@@ -103,6 +103,16 @@ impl PackedRows {
         self.bytes.is_empty()
     }
 
+    /// Key columns of each row.
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+
+    /// Forgets the rows from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(len * Row::size(self.keys));
+    }
+
     /// Adds a row at the end.
     pub fn push(&mut self, row: &Row) {
         let start = self.bytes.len();

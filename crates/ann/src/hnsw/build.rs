@@ -62,9 +62,20 @@ impl<A: Arena> Codes<A> {
         Self { dimensions, stride, shift, chunks: Vec::new(), len: 0 }
     }
 
+    /// Bytes of a code.
+    pub fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
     /// Codes added.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Forgets the codes from `len` on.
+    pub fn truncate(&mut self, len: Node) {
+        self.len = self.len.min(len as usize);
+        self.chunks.truncate(self.len.div_ceil(1 << self.shift));
     }
 
     pub fn is_empty(&self) -> bool {

@@ -59,6 +59,28 @@ impl<A: Arena> Rows<A> {
         Ok(())
     }
 
+    /// Takes the elements from `at` on out, in their order, into rows of their own.
+    ///
+    /// # Errors
+    /// What the arena fails with.
+    pub fn split_off(&mut self, arena: &mut A, at: Node) -> Result<Self> {
+        let mut tail = Self::new(self.codes.dimensions(), self.first.keys());
+        for node in at..self.codes.len() as Node {
+            let row = self.first.get(node as usize);
+            tail.push(arena, &self.codes.params(node), self.codes.code(node), &row)?;
+        }
+        self.by_code.retain(|&mut node| node < at);
+        self.codes.truncate(at);
+        self.first.truncate(at as usize);
+        self.more.retain(|&(node, row)| {
+            if node >= at {
+                tail.more.push((node - at, row));
+            }
+            node < at
+        });
+        Ok(tail)
+    }
+
     /// Ends gathering: the codes to build a graph of, and the rows to write with it.
     pub fn finish(mut self) -> (Codes<A>, RowLists) {
         self.more.sort_unstable();
