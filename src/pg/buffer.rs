@@ -240,6 +240,42 @@ impl PageStore for IndexStore {
         Ok(())
     }
 
+    fn reserve(&self, pages: u32) -> Result<Vec<BlockNumber>> {
+        let mut blocks = Vec::new();
+        for _ in 0..pages {
+            blocks.push(self.unit().take_free_page()?);
+        }
+        blocks.sort_unstable();
+        Ok(blocks)
+    }
+
+    fn write_new(&self, block: BlockNumber, page: &Page) -> Result<()> {
+        let mut unit = self.unit();
+        let target = unit.page(block)?;
+        if !target.is_zero() && target.tag().is_none_or(|tag| tag.kind != ann::page::Kind::Free) {
+            return Err(Error::corrupt(block, "was taken while it was reserved"));
+        }
+        super::unit::init_page(target);
+        target.0[ann::page::HEADER_SIZE..].copy_from_slice(&page.0[ann::page::HEADER_SIZE..]);
+        unit.commit()
+    }
+
+    fn next_xid(&self) -> u64 {
+        // SAFETY: reads shared memory under its lock.
+        unsafe { pg_sys::ReadNextFullTransactionId().value }
+    }
+
+    fn is_removable(&self, xid: u64) -> bool {
+        // SAFETY: without a relation the answer holds for all of them.
+        unsafe {
+            pg_sys::GlobalVisCheckRemovableFullXid(std::ptr::null_mut(), pg_sys::FullTransactionId { value: xid })
+        }
+    }
+
+    fn log_reuse(&self, _xid: u64) -> Result<()> {
+        Ok(())
+    }
+
     fn block_count(&self) -> BlockNumber {
         self.index.block_count()
     }

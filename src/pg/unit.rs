@@ -95,6 +95,16 @@ impl<'a> GenericUnit<'a> {
         }
     }
 
+    /// A page that is free or new, unlocked again; the free space map does not list it.
+    pub(super) fn take_free_page(mut self) -> Result<BlockNumber> {
+        let block = match self.reuse()? {
+            Some((block, _)) => block,
+            None => self.extend().0,
+        };
+        self.release();
+        if block == pg_sys::InvalidBlockNumber { Err(Error::Full) } else { Ok(block) }
+    }
+
     fn extend(&mut self) -> (BlockNumber, pg_sys::Buffer) {
         loop {
             let (block, buffer) = self.store.index().extend();

@@ -48,13 +48,15 @@ pub enum Kind {
     Centroid = 9,
     /// Codes of an IVF segment's lists.
     Posting = 10,
+    /// What compaction did.
+    History = 11,
 }
 
 impl Kind {
     /// The kind with this number on disk.
     pub fn from_byte(byte: u8) -> Option<Self> {
         use Kind::*;
-        [Free, Meta, Directory, SegmentHead, Element, Upper, Overflow, Tail, Centroid, Posting]
+        [Free, Meta, Directory, SegmentHead, Element, Upper, Overflow, Tail, Centroid, Posting, History]
             .into_iter()
             .find(|k| *k as u8 == byte)
     }
@@ -72,6 +74,7 @@ impl Kind {
             Self::Tail => "code tail",
             Self::Centroid => "centroids",
             Self::Posting => "postings",
+            Self::History => "history",
         }
     }
 }
@@ -255,6 +258,26 @@ pub trait PageStore {
 
     /// Gives a page up. Nothing may point to it any more.
     fn release(&self, block: BlockNumber) -> Result<()>;
+
+    /// Pages for a segment to be written aside: free ones first, then new ones; ascending. They stay as they are, zero or
+    /// [`Kind::Free`], until [`Self::write_new`]; nobody else is given them meanwhile. The caller holds the maintenance
+    /// lock; a crash leaves free pages.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the relation has no more block numbers.
+    fn reserve(&self, pages: u32) -> Result<Vec<BlockNumber>>;
+
+    /// Writes a whole page that [`Self::reserve`] returned, durably, in no unit; only trailer and body count.
+    fn write_new(&self, block: BlockNumber, page: &Page) -> Result<()>;
+
+    /// A transaction id that no transaction has had yet.
+    fn next_xid(&self) -> u64;
+
+    /// Whether nobody is left, here or on a standby that tells us, who could have begun before `xid` was the next.
+    fn is_removable(&self, xid: u64) -> bool;
+
+    /// Tells standbys, before pages are used again, that queries which began before `xid` must not need them.
+    fn log_reuse(&self, xid: u64) -> Result<()>;
 
     /// Pages in the store.
     fn block_count(&self) -> BlockNumber;
