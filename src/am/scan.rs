@@ -9,6 +9,7 @@ use crate::pg::settings::hash_memory;
 use ann::hnsw::probe::Probe;
 use ann::hnsw::scan::{Limits, Scan};
 use ann::index::{Directory, Shapes};
+use ann::keys::Filter;
 use ann::shape::HeapTid;
 
 /// What is known of a row's distance.
@@ -102,8 +103,10 @@ fn start(index: Index, query: &Query) -> Running {
         ef_search: guc::ef_search(Options::of(index).ef_search),
         memory: hash_memory(),
         max_tuples: guc::max_scan_tuples(),
+        probes: 0,
     };
-    Running { store, shapes: meta.parameters.shapes(), scan: Scan::new(probe, &directory.segments, limits), constant }
+    let scan = Scan::new(probe, Filter::none(), &directory.segments, limits);
+    Running { store, shapes: meta.parameters.shapes(), scan, constant }
 }
 
 /// The error that the operator would raise.
