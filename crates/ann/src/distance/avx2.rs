@@ -1,5 +1,6 @@
 //! AVX2 kernels with FMA and F16C. The last few values of a slice go to the scalar kernels.
 
+use super::scalar::{dot_panel, fast_scan};
 use super::{Kernels, scalar, split, table};
 use half::f16;
 use std::arch::x86_64::*;

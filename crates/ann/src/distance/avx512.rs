@@ -1,5 +1,6 @@
 //! AVX-512 kernels; tails are masked loads, never scalar loops.
 
+use super::scalar::{dot_panel, fast_scan};
 use super::{Kernels, table};
 use half::f16;
 use std::arch::x86_64::*;

@@ -1,6 +1,7 @@
 //! NEON kernels, with nothing beyond what every 64-bit ARM CPU has. The last few values of a slice go to the scalar
 //! kernels.
 
+use super::scalar::{dot_panel, fast_scan};
 use super::{Kernels, scalar, split, table};
 use half::f16;
 use std::arch::aarch64::*;

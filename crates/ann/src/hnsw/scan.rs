@@ -6,7 +6,7 @@
 
 use super::probe::Probe;
 use super::read::{Ranked, Segment};
-use super::search::{Accept, Beam, descend};
+use super::search::{Accept, Beam, Filtered, descend, price};
 use crate::error::Result;
 use crate::index::{Head, SegmentEntry, Shapes};
 use crate::keys::{Filter, Row};
@@ -64,8 +64,8 @@ impl PartialOrd for Entry {
 struct Source {
     entry: SegmentEntry,
     beam: Beam,
-    /// Small: was read whole in the first round.
-    swept: bool,
+    /// Was read whole in the first round; the bound up to which all of its elements are known.
+    swept: Option<f64>,
 }
 
 impl Source {
@@ -75,6 +75,8 @@ impl Source {
 }
 
 enum Phase {
+    /// Segments that the filter excludes are still among the sources.
+    Start,
     /// Beams, with the next round's width.
     Graph(usize),
     Flat,
@@ -105,22 +107,19 @@ pub struct Scan {
 
 /// Elements for each unit of beam width below which reading all of them costs no more than walking, and is exact.
 const SMALL: u64 = 64;
-/// Reading an element in sequence costs about this part of reaching it by a link.
-const SEQUENTIAL_GAIN: u64 = 8;
 /// About what graph rounds remember of each element they have ranked.
-const VISITED_BYTES: u64 = 48;
+const VISITED_BYTES: f64 = 48.0;
 
 impl Scan {
     /// Rows that pass `filter`. Without a probe they come in any order.
     pub fn new(probe: Option<Probe>, filter: Filter, segments: &[SegmentEntry], limits: Limits) -> Self {
-        let phase = if probe.is_some() { Phase::Graph(limits.ef_search) } else { Phase::Flat };
-        let source = |&entry: &SegmentEntry| Source { entry, beam: Beam::new(Accept::Live), swept: false };
+        let source = |&entry: &SegmentEntry| Source { entry, beam: Beam::new(Accept::Live), swept: None };
         Self {
             probe,
             filter,
             limits,
             sources: segments.iter().map(source).collect(),
-            phase,
+            phase: Phase::Start,
             pool: BinaryHeap::new(),
             ready: Vec::new(),
             rows: Vec::new(),
@@ -156,10 +155,12 @@ impl Scan {
                 let source = self.sources.iter().find(|s| s.entry.id == entry.segment);
                 let segment = source.expect("entries come from the scan's segments").segment(store, shapes);
                 segment.rows(entry.slot, &mut self.rows)?;
+                // Rows of one element have keys of their own.
                 self.rows.retain(|row| self.filter.passes(&row.keys));
                 continue;
             }
             match self.phase {
+                Phase::Start => self.start(store, shapes)?,
                 Phase::Graph(ef) => self.graph_round(store, shapes, ef)?,
                 Phase::Flat => self.flat_pass(store, shapes)?,
                 Phase::Done => return Ok(None),
@@ -167,34 +168,76 @@ impl Scan {
         }
     }
 
+    /// Leaves out the segments that the filter excludes.
+    fn start(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<()> {
+        self.phase = if self.probe.is_some() { Phase::Graph(self.limits.ef_search) } else { Phase::Flat };
+        if self.filter.is_none() {
+            return Ok(());
+        }
+        if self.filter.is_impossible() {
+            self.phase = Phase::Done;
+            return Ok(());
+        }
+        let mut sources = Vec::with_capacity(self.sources.len());
+        for source in self.sources.drain(..) {
+            // A row that the snapshot sees was published before, and the summary widened before that.
+            let summary = source.segment(store, shapes).read_head()?.summary;
+            if summary.is_none_or(|summary| self.filter.may_pass(&summary)) {
+                sources.push(source);
+            }
+        }
+        self.sources = sources;
+        Ok(())
+    }
+
+    /// Entries that a flat pass or a sweep keeps.
+    fn capacity(&self) -> usize {
+        (self.limits.memory / size_of::<Entry>()).max(1024)
+    }
+
     /// One beam in each segment; returns what no unfinished segment can come before.
     fn graph_round(&mut self, store: &impl PageStore, shapes: &Shapes, ef: usize) -> Result<()> {
         let probe = self.probe.as_ref().expect("graph rounds have a probe");
+        let (filter, capacity) = (&self.filter, self.capacity());
         let mut found = Vec::new();
-        let (mut elements, mut visited, mut threshold, mut all_swept) = (0u64, 0u64, f64::INFINITY, true);
-        let first = self.last.is_none();
+        let (mut flat, mut visited, mut threshold, mut all_swept) = (0.0, 0.0, f64::INFINITY, true);
+        let (first, mut gave_up) = (self.last.is_none(), false);
         for source in &mut self.sources {
             let segment = source.segment(store, shapes);
             let head = segment.read_head()?;
             let here = u64::from(head.element_pages) * u64::from(segment.shape.element.per_page);
-            elements += here;
+            if let Some(reach) = source.swept {
+                flat += price::flat(here, if filter.is_none() { 1.0 } else { 0.0 });
+                threshold = threshold.min(reach);
+                continue;
+            }
             let fresh = source.beam.visited() == 0;
-            if source.swept {
-                continue;
+            let mut results = None;
+            if !fresh || here > SMALL * ef as u64 {
+                if fresh && let Some((near, _)) = descend(segment, &head, probe, 0)? {
+                    source.beam.enter_filtered(segment, probe, filter, near.slot())?;
+                }
+                let filtered = Filtered { filter, elements: here };
+                results = source.beam.round_filtered(segment, probe, filtered, ef)?;
             }
-            if fresh && here <= SMALL * ef as u64 {
-                sweep(segment, &head, probe, &mut found)?;
-                source.swept = true;
+            let Some(results) = results else {
+                if fresh {
+                    let reach = sweep(segment, &head, probe, filter, capacity, &mut found)?;
+                    threshold = threshold.min(reach);
+                    source.swept = Some(reach);
+                } else {
+                    // What was returned of this segment, a flat pass knows to leave out.
+                    gave_up = true;
+                    threshold = f64::NEG_INFINITY;
+                }
                 continue;
-            }
+            };
             all_swept = false;
-            if fresh && let Some((near, _)) = descend(segment, &head, probe, 0)? {
-                source.beam.enter(segment, probe, near.slot())?;
-            }
             let start = found.len();
-            let results = source.beam.round(segment, probe, ef)?;
             found.extend(results.iter().map(|r| entry(probe, source.entry.id, r)));
-            visited += source.beam.visited() as u64;
+            visited += source.beam.visited() as f64;
+            let share = if filter.is_none() { 1.0 } else { source.beam.share() };
+            flat += price::flat(here, share);
             let exhausted = source.beam.exhausted();
             threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
         }
@@ -211,11 +254,11 @@ impl Scan {
         }
         self.ready.reverse();
         let next = ef.saturating_mul(2);
-        let walk_on = visited.max(next as u64) * SEQUENTIAL_GAIN < elements
-            && visited.saturating_mul(VISITED_BYTES) < self.limits.memory as u64;
-        self.phase = if all_swept {
+        let walk_on = visited.max(next as f64) < flat && visited * VISITED_BYTES < self.limits.memory as f64;
+        let cut = self.sources.iter().any(|source| source.swept.is_some_and(f64::is_finite));
+        self.phase = if all_swept && !gave_up && !cut {
             Phase::Done
-        } else if walk_on && threshold.is_finite() {
+        } else if walk_on && threshold.is_finite() && !cut {
             Phase::Graph(next)
         } else {
             Phase::Flat
@@ -226,7 +269,7 @@ impl Scan {
     /// The next entries in order of bounds, as many as memory allows, of all elements not yet returned.
     fn flat_pass(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<()> {
         self.pool.clear();
-        let capacity = (self.limits.memory / size_of::<Entry>()).max(1024);
+        let capacity = self.capacity();
         let mut best: BinaryHeap<Entry> = BinaryHeap::new();
         let (mut places, mut out): (Vec<Place>, Vec<Ranked>) = (Vec::new(), Vec::new());
         let (mut late, mut left_out) = (0, false);
@@ -236,7 +279,7 @@ impl Scan {
             while block != NONE {
                 store.check_interrupts()?;
                 circle.step(block, block)?;
-                block = self.rank_page(segment, block, &mut places, &mut out)?;
+                block = segment.rank_page(self.probe.as_ref(), &self.filter, block, &mut places, &mut out)?;
                 for ranked in out.iter().filter(|r| r.live) {
                     let found = match &self.probe {
                         Some(probe) => entry(probe, source.entry.id, ranked),
@@ -270,22 +313,6 @@ impl Scan {
     fn flat_before(&self) -> bool {
         self.flat_passes > 0
     }
-
-    fn rank_page<S: PageStore>(
-        &self,
-        segment: Segment<S>,
-        block: u32,
-        places: &mut Vec<Place>,
-        out: &mut Vec<Ranked>,
-    ) -> Result<u32> {
-        if let Some(probe) = &self.probe {
-            return segment.rank_page(probe, block, places, out);
-        }
-        out.clear();
-        segment.elements_of(block, |slot, e| {
-            out.push(Ranked { slot, rank: 0.0, live: e.row_count() > 0, norm2: 0.0, residual: 0.0 });
-        })
-    }
 }
 
 /// The bound up to which a beam's results may be returned before the next round.
@@ -304,15 +331,35 @@ fn entry(probe: &Probe, segment: u32, r: &Ranked) -> Entry {
     Entry { bound: probe.lower_bound(r.rank, r.norm2, r.residual), segment, slot: r.slot }
 }
 
-/// Reads a whole segment.
-fn sweep<S: PageStore>(segment: Segment<S>, head: &Head, probe: &Probe, found: &mut Vec<Entry>) -> Result<()> {
+/// Reads a whole segment, and adds its first `capacity` entries. Returns the bound up to which these are all.
+fn sweep<S: PageStore>(
+    segment: Segment<S>,
+    head: &Head,
+    probe: &Probe,
+    filter: &Filter,
+    capacity: usize,
+    found: &mut Vec<Entry>,
+) -> Result<f64> {
     let (mut places, mut out) = (Vec::new(), Vec::new());
     let (mut block, mut circle) = (head.first_element(), Circle::default());
+    let (mut best, mut left_out): (BinaryHeap<Entry>, bool) = (BinaryHeap::new(), false);
     while block != NONE {
         segment.store.check_interrupts()?;
         circle.step(block, block)?;
-        block = segment.rank_page(probe, block, &mut places, &mut out)?;
-        found.extend(out.iter().filter(|r| r.live).map(|r| entry(probe, segment.id, r)));
+        block = segment.rank_page(Some(probe), filter, block, &mut places, &mut out)?;
+        for ranked in out.iter().filter(|r| r.live) {
+            let fresh = entry(probe, segment.id, ranked);
+            if best.len() < capacity {
+                best.push(fresh);
+                continue;
+            }
+            left_out = true;
+            if let Some(mut worst) = best.peek_mut().filter(|worst| fresh < **worst) {
+                *worst = fresh;
+            }
+        }
     }
-    Ok(())
+    let reach = if left_out { best.peek().map_or(f64::NEG_INFINITY, |worst| worst.bound) } else { f64::INFINITY };
+    found.extend(best);
+    Ok(reach)
 }
