@@ -12,6 +12,7 @@ use ann::error::Error;
 use ann::hnsw::probe::Probe;
 use ann::hnsw::scan::{Hit, Limits, Scan};
 use ann::index::{Directory, Meta, Shapes};
+use ann::keys::Filter;
 use ann::shape::HeapTid;
 use pgrx::PgSqlErrorCode;
 
@@ -146,8 +147,9 @@ fn start(index: Index, query: &Query) -> Running {
         ef_search: guc::ef_search(Options::of(index).ef_search),
         memory: hash_memory(),
         max_tuples: guc::max_scan_tuples(),
+        probes: 0,
     };
-    let scan = Scan::new(probe, &directory.segments, limits);
+    let scan = Scan::new(probe, Filter::none(), &directory.segments, limits);
     let (shapes, generation) = (meta.parameters.shapes(), meta.generation);
     Running { store, generation, returned: false, shapes, scan, constant }
 }

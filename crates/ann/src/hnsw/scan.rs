@@ -9,7 +9,7 @@ use super::read::{Ranked, Segment};
 use super::search::{Accept, Beam, descend};
 use crate::error::Result;
 use crate::index::{Head, SegmentEntry, Shapes};
-use crate::keys::Row;
+use crate::keys::{Filter, Row};
 use crate::page::{Circle, NONE, PageStore, Place};
 use crate::shape::{HeapTid, Slot};
 use hashbrown::HashSet;
@@ -25,6 +25,8 @@ pub struct Limits {
     pub memory: usize,
     /// Rows after which the scan ends; 0 = never.
     pub max_tuples: u64,
+    /// Lists of IVF segments that the first round reads; each further round reads twice as many. 0 = by their number.
+    pub probes: usize,
 }
 
 /// A row and a value that its distance is not below.
@@ -82,6 +84,7 @@ enum Phase {
 /// A stream of rows.
 pub struct Scan {
     probe: Option<Probe>,
+    filter: Filter,
     limits: Limits,
     sources: Vec<Source>,
     phase: Phase,
@@ -108,12 +111,13 @@ const SEQUENTIAL_GAIN: u64 = 8;
 const VISITED_BYTES: u64 = 48;
 
 impl Scan {
-    /// Without a probe all rows come, in any order.
-    pub fn new(probe: Option<Probe>, segments: &[SegmentEntry], limits: Limits) -> Self {
+    /// Rows that pass `filter`. Without a probe they come in any order.
+    pub fn new(probe: Option<Probe>, filter: Filter, segments: &[SegmentEntry], limits: Limits) -> Self {
         let phase = if probe.is_some() { Phase::Graph(limits.ef_search) } else { Phase::Flat };
         let source = |&entry: &SegmentEntry| Source { entry, beam: Beam::new(Accept::Live), swept: false };
         Self {
             probe,
+            filter,
             limits,
             sources: segments.iter().map(source).collect(),
             phase,
@@ -152,6 +156,7 @@ impl Scan {
                 let source = self.sources.iter().find(|s| s.entry.id == entry.segment);
                 let segment = source.expect("entries come from the scan's segments").segment(store, shapes);
                 segment.rows(entry.slot, &mut self.rows)?;
+                self.rows.retain(|row| self.filter.passes(&row.keys));
                 continue;
             }
             match self.phase {

@@ -10,7 +10,7 @@ use ann::hnsw::read::Segment;
 use ann::hnsw::scan::{Hit, Limits, Scan};
 use ann::hnsw::sweep::Swept;
 use ann::index::{self, Directory, Head, Parameters, Shapes};
-use ann::keys::Row;
+use ann::keys::{Filter, Row};
 use ann::memory::MemoryStore;
 use ann::page::PageStore;
 use ann::shape::{HeapTid, Shape};
@@ -21,7 +21,7 @@ use std::time::Duration;
 pub const METRICS: [Metric; 4] = [Metric::L2, Metric::InnerProduct, Metric::Cosine, Metric::L1];
 
 /// Limits that never bind.
-pub const WIDE: Limits = Limits { ef_search: 40, memory: 64 << 20, max_tuples: 0 };
+pub const WIDE: Limits = Limits { ef_search: 40, memory: 64 << 20, max_tuples: 0, probes: 0 };
 
 pub fn parameters(metric: Metric, dimensions: usize, m: usize, ef_construction: usize) -> Parameters {
     Parameters {
@@ -166,7 +166,7 @@ pub fn scan_all(
     limits: Limits,
 ) -> Result<(Vec<Hit>, u64)> {
     let (_, directory) = Directory::read(store)?;
-    let mut scan = Scan::new(probe, &directory.segments, limits);
+    let mut scan = Scan::new(probe, Filter::none(), &directory.segments, limits);
     let mut hits = Vec::new();
     let shapes = Shapes { flat: shape.without_neighbors(), graph: *shape };
     while let Some(hit) = scan.next(store, &shapes)? {

@@ -5,6 +5,7 @@ use crate::harness::*;
 use ann::distance::Metric;
 use ann::hnsw::scan::{Limits, Scan};
 use ann::index::{Directory, Parameters};
+use ann::keys::Filter;
 use ann::memory::MemoryStore;
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ fn top(store: &MemoryStore, parameters: &Parameters, table: &Table, query: &[f32
     let (_, directory) = Directory::read(store).expect("sound");
     let limits = Limits { ef_search, ..WIDE };
     let metric = parameters.metric;
-    let mut scan = Scan::new(Some(probe(metric, query)), &directory.segments, limits);
+    let mut scan = Scan::new(Some(probe(metric, query)), Filter::none(), &directory.segments, limits);
     let mut best: Vec<f64> = Vec::new();
     while let Some(hit) = scan.next(store, &parameters.shapes()).expect("sound") {
         if best.len() == K && hit.bound > best[K - 1] {

@@ -5,11 +5,12 @@ use crate::harness::*;
 use ann::distance::Metric;
 use ann::hnsw::scan::{Limits, Scan};
 use ann::index::{Directory, Parameters};
+use ann::keys::Filter;
 use ann::memory::MemoryStore;
 use std::collections::BTreeSet;
 
 /// Walks narrowly, and keeps so little that reading everything takes several passes.
-const NARROW: Limits = Limits { ef_search: 2, memory: 0, max_tuples: 0 };
+const NARROW: Limits = Limits { ef_search: 2, memory: 0, max_tuples: 0, probes: 0 };
 
 /// A large built segment, a small inserted one, an empty one.
 fn three_segments(parameters: &Parameters, rows: &[Vec<f32>], small: usize) -> MemoryStore {
@@ -172,7 +173,8 @@ fn a_scan_goes_on_while_rows_come_and_go() {
         let store = three_segments(&parameters, &rows[..2000], 50);
         let (_, directory) = Directory::read(&store).expect("sound");
         let query = &rows[2100];
-        let mut scan = Scan::new(Some(probe(metric, query)), &directory.segments, Limits { ef_search, ..NARROW });
+        let mut scan =
+            Scan::new(Some(probe(metric, query)), Filter::none(), &directory.segments, Limits { ef_search, ..NARROW });
         let (mut hits, mut next_row) = (Vec::new(), 2000);
         while let Some(hit) = scan.next(&store, &parameters.shapes()).expect("sound") {
             hits.push(hit);
