@@ -2,9 +2,11 @@
 
 pub mod arena;
 pub mod array;
+mod aside;
 pub mod buffer;
 pub mod fmgr;
 pub mod handler;
+pub mod lock;
 mod planner;
 pub mod progress;
 pub mod relation;
@@ -15,3 +17,5 @@ pub mod thread;
 pub mod unit;
 mod validate;
 pub mod varlena;
+pub mod worker;
+mod xid;

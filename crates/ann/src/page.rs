@@ -28,7 +28,7 @@ pub type BlockNumber = u32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Given up; may be taken for anything.
+    /// Given up; may be taken for anything, unless it is reserved.
     Free = 1,
     /// The index as a whole; block 0.
     Meta = 2,
@@ -96,6 +96,16 @@ impl Tag {
     /// A page without slots in use and without a next page.
     pub fn new(segment: u32, kind: Kind) -> Self {
         Self { segment, kind, used: 0, next: NONE }
+    }
+
+    /// A free page that is kept for somebody until it is written.
+    pub fn reserved() -> Self {
+        Self { used: 1, ..Self::new(0, Kind::Free) }
+    }
+
+    /// A page that may be taken for anything.
+    pub fn is_free(&self) -> bool {
+        self.kind == Kind::Free && self.used == 0
     }
 }
 
@@ -259,9 +269,9 @@ pub trait PageStore {
     /// Gives a page up. Nothing may point to it any more.
     fn release(&self, block: BlockNumber) -> Result<()>;
 
-    /// Pages for a segment to be written aside: free ones first, then new ones; ascending. They stay as they are, zero or
-    /// [`Kind::Free`], until [`Self::write_new`]; nobody else is given them meanwhile. The caller holds the maintenance
-    /// lock; a crash leaves free pages.
+    /// Pages for a segment to be written aside: free ones first, then new ones; ascending. They are [`Tag::reserved`]
+    /// until [`Self::write_new`], so nobody else is given them meanwhile. The caller holds the maintenance lock; what a
+    /// crash leaves reserved is free for who holds it next.
     ///
     /// # Errors
     /// [`Error::Full`] where the relation has no more block numbers.
