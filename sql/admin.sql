@@ -33,3 +33,9 @@ CREATE FUNCTION hybrid_needs_reindex()
     RETURNS TABLE (index regclass, format integer)
     LANGUAGE c AS 'MODULE_PATHNAME', 'hybrid_needs_reindex_wrapper';
 COMMENT ON FUNCTION hybrid_needs_reindex() IS 'indexes whose format this library does not read';
+
+CREATE FUNCTION hybrid_compact(index regclass)
+    RETURNS TABLE (action text, segments_in bigint[], segment_out bigint, rows bigint, started timestamptz,
+        duration interval)
+    STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'hybrid_compact_wrapper';
+COMMENT ON FUNCTION hybrid_compact(regclass) IS 'does what compaction is due in a hybrid index; a row for each action';

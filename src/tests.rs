@@ -4,14 +4,15 @@
 mod tests {
     use crate::pg::arena::BuildArena;
     use crate::pg::buffer::IndexStore;
-    use crate::pg::relation::OpenIndex;
+    use crate::pg::lock::Maintenance;
+    use crate::pg::relation::{OpenIndex, OpenTable};
     use crate::pg::reloptions::Options;
     use crate::pg::settings::with_settings;
     use ann::distance::Metric;
     use ann::hnsw::build::Arena;
     use ann::hnsw::probe::{Probe, Scaling, normalize};
     use ann::index::Directory;
-    use ann::page::{Kind, META_BLOCK, PageStore, Tag, Unit};
+    use ann::page::{Kind, META_BLOCK, Page, PageStore, Tag, Unit};
     use ann::{shape, sq8};
     use pgrx::prelude::*;
     use std::sync::atomic::Ordering::Relaxed;
@@ -118,6 +119,86 @@ mod tests {
         store.release(first).expect("released");
         opened.index().vacuum_free_space_map();
         assert_eq!((allocate(), store.block_count()), (first, blocks));
+    }
+
+    fn fill(byte: u8, segment: u32) -> Box<Page> {
+        let mut page = Page::zeroed();
+        page.body_mut().fill(byte);
+        page.set_tag(Tag::new(segment, Kind::Posting));
+        page
+    }
+
+    fn write_and_read_reserved_pages(persistence: &str) {
+        Spi::run(&format!("CREATE {persistence} TABLE t (v vector(8)); CREATE INDEX t_v_idx ON t USING hybrid (v)"))
+            .expect("index");
+        let opened = index_of("t_v_idx");
+        let store = IndexStore::new(opened.index());
+        let given_up: Vec<u32> = (0..3).map(|_| store.reserve(1).expect("room")[0]).collect();
+        given_up.iter().for_each(|&block| store.release(block).expect("released"));
+        opened.index().vacuum_free_space_map();
+        let first_new = store.block_count();
+        let blocks = store.reserve(100).expect("room");
+        assert!(blocks.is_sorted() && blocks.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(blocks[..3], given_up, "free pages come first");
+        assert_eq!(blocks[3..], (first_new..first_new + 97).collect::<Vec<_>>());
+        let tags = |store: &IndexStore| -> Vec<_> {
+            blocks.iter().map(|&block| store.read(block, |page| page.tag()).expect("there")).collect()
+        };
+        assert!(tags(&store).iter().all(|tag| *tag == Some(Tag::reserved())));
+        // A free page that the map lists although it is reserved is not given to anybody.
+        opened.index().record_free_page(blocks[0]);
+        opened.index().vacuum_free_space_map();
+        let mut unit = store.unit();
+        assert!(!blocks.contains(&unit.allocate(Tag::new(7, Kind::Overflow)).expect("room").0));
+        drop(unit);
+        for (i, &block) in blocks.iter().enumerate() {
+            store.write_new(block, &fill(i as u8, 9)).expect("reserved");
+        }
+        for (i, &block) in blocks.iter().enumerate() {
+            assert!(store.read(block, |page| page.body().iter().all(|&b| b == i as u8)).expect("there"));
+        }
+        assert_eq!(tags(&store), vec![Some(Tag::new(9, Kind::Posting)); 100]);
+        assert!(store.write_new(blocks[5], &fill(1, 9)).is_err(), "it is not reserved any more");
+        store.log_reuse(store.next_xid()).expect("logged, if there is a log");
+    }
+
+    #[pg_test]
+    fn reserved_pages_are_kept_and_written() {
+        write_and_read_reserved_pages("");
+    }
+
+    #[pg_test]
+    fn reserved_pages_of_unlogged_indexes() {
+        write_and_read_reserved_pages("UNLOGGED");
+    }
+
+    #[pg_test]
+    fn reserved_pages_of_temporary_indexes() {
+        write_and_read_reserved_pages("TEMPORARY");
+    }
+
+    #[pg_test]
+    fn what_a_running_transaction_may_need_is_not_removable() {
+        table_with_index(10, "");
+        let opened = index_of("t_v_idx");
+        let table = OpenTable::open(opened.table());
+        for store in [IndexStore::new(opened.index()), IndexStore::with_table(opened.index(), &table)] {
+            assert!(!store.is_removable(store.next_xid()));
+            assert!(store.is_removable(3), "the first normal transaction is long over");
+        }
+    }
+
+    #[pg_test]
+    fn maintenance_lock_is_one_for_all() {
+        table_with_index(10, "");
+        let opened = index_of("t_v_idx");
+        let held = Maintenance::try_acquire(opened.index()).expect("free");
+        assert!(!held.is_wanted());
+        let locks =
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'page' AND relation = 't_v_idx'::regclass AND page = 0";
+        assert_eq!(value::<i64>(locks), 1);
+        drop(held);
+        assert_eq!(value::<i64>(locks), 0);
     }
 
     #[pg_test]

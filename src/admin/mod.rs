@@ -1,6 +1,7 @@
 //! SQL functions for looking after an index.
 
 mod check;
+mod compact;
 mod page;
 mod recall;
 mod segments;
@@ -12,7 +13,7 @@ use crate::pg::key::{self, KeyColumns};
 use crate::pg::relation::OpenIndex;
 use ann::hnsw::read::Segment;
 use ann::index::{Directory, Head, Meta, SegmentEntry, Shapes};
-use pgrx::pg_sys;
+use pgrx::{Spi, pg_sys};
 
 pgrx::extension_sql_file!("../../sql/admin.sql", name = "admin", requires = ["access_method"]);
 
@@ -65,4 +66,16 @@ impl Inspected {
     fn or_raise<T>(&self, result: ann::error::Result<T>) -> T {
         crate::am::or_raise(self.opened.index(), result)
     }
+}
+
+/// All hybrid indexes of the database but other sessions' temporary ones.
+pub(crate) fn hybrid_indexes() -> Vec<pg_sys::Oid> {
+    let sql = "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_am a ON a.oid = c.relam
+               WHERE a.amname = 'hybrid' AND c.relkind = 'i'
+               AND (c.relpersistence <> 't' OR pg_catalog.pg_my_temp_schema() = c.relnamespace)";
+    let indexes = Spi::connect(|client| {
+        let rows = client.select(sql, None, &[])?;
+        rows.map(|row| row.get::<pg_sys::Oid>(1)).collect::<Result<Vec<_>, _>>()
+    });
+    indexes.unwrap_or_else(|error| recall::fail(&error)).into_iter().flatten().collect()
 }

@@ -83,7 +83,7 @@ impl Target {
 }
 
 #[cold]
-fn fail(error: &pgrx::spi::Error) -> ! {
+pub(super) fn fail(error: &pgrx::spi::Error) -> ! {
     raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("could not query the indexed table: {error}"))
 }
 
@@ -178,15 +178,7 @@ fn hybrid_recall(
 
 #[pg_extern(sql = false)]
 fn hybrid_needs_reindex() -> TableIterator<'static, (name!(index, pg_sys::Oid), name!(format, i32))> {
-    let sql = "SELECT c.oid FROM pg_class c JOIN pg_am a ON a.oid = c.relam
-               WHERE a.amname = 'hybrid' AND c.relkind = 'i'
-               AND (c.relpersistence <> 't' OR pg_my_temp_schema() = c.relnamespace)";
-    let indexes = Spi::connect(|client| {
-        let rows = client.select(sql, None, &[])?;
-        rows.map(|row| row.get::<pg_sys::Oid>(1)).collect::<Result<Vec<_>, _>>()
-    })
-    .unwrap_or_else(|error| fail(&error));
-    let unreadable = indexes.into_iter().flatten().filter_map(|oid| {
+    let unreadable = super::hybrid_indexes().into_iter().filter_map(|oid| {
         let opened = OpenIndex::open(oid);
         match Meta::read(&IndexStore::new(opened.index())) {
             Err(Error::TooNew { found, .. }) => Some((oid, i32::from(found))),

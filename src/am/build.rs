@@ -15,7 +15,7 @@ use ann::hnsw::layout::{Rows, pages_needed, write_segment};
 use ann::hnsw::probe::encode_row;
 use ann::index::{self, Directory, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind};
 use ann::keys::Row;
-use ann::page::{BlockNumber, Kind, Page, Tag};
+use ann::page::{BlockNumber, Kind, META_BLOCK, Page, Tag};
 use ann::shape::Shape;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
@@ -186,13 +186,14 @@ impl Builder {
 
     fn finish(mut self, heap_tuples: f64) -> Built {
         self.write_segment(true);
-        let directory = Directory { generation: 1, segments: std::mem::take(&mut self.segments) };
+        let directory = Directory { generation: 1, segments: std::mem::take(&mut self.segments), dropped: Vec::new() };
         let next_segment = directory.segments.len() as u32 + 1;
         let mut page = Page::zeroed();
         page.set_tag(Tag::new(0, Kind::Directory));
         directory.encode(&mut page);
         self.index.write_unlogged(1, &page);
-        let meta = Meta { parameters: self.parameters.clone(), generation: 1, root: 1, next_segment };
+        let meta =
+            Meta { parameters: self.parameters.clone(), generation: 1, root: 1, next_segment, history: META_BLOCK };
         let mut page = Page::zeroed();
         page.set_tag(Tag::new(0, Kind::Meta));
         meta.encode(&mut page);

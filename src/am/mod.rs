@@ -1,6 +1,7 @@
 //! The access method `hybrid`: one file per concern of the interface.
 
 pub mod build;
+pub mod compact;
 pub mod cost;
 pub mod insert;
 pub mod keys;

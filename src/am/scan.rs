@@ -1,16 +1,20 @@
 //! Scans: `ORDER BY vector <-> query`, as many rows as the executor asks for.
 
 use super::{check_keys, or_raise};
+use crate::error::Fault;
 use crate::guc;
 use crate::pg::buffer::IndexStore;
 use crate::pg::relation::Index;
 use crate::pg::reloptions::Options;
+use crate::pg::rights::in_recovery;
 use crate::pg::settings::hash_memory;
+use ann::error::Error;
 use ann::hnsw::probe::Probe;
-use ann::hnsw::scan::{Limits, Scan};
-use ann::index::{Directory, Shapes};
+use ann::hnsw::scan::{Hit, Limits, Scan};
+use ann::index::{Directory, Meta, Shapes};
 use ann::keys::Filter;
 use ann::shape::HeapTid;
+use pgrx::PgSqlErrorCode;
 
 /// What is known of a row's distance.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +41,10 @@ enum Query {
 /// A scan that runs.
 struct Running {
     store: IndexStore,
+    /// Of the directory that the scan works with.
+    generation: u64,
+    /// Whether it has returned a row.
+    returned: bool,
     shapes: Shapes,
     scan: Scan,
     /// Distance of all rows, where it is the same.
@@ -91,14 +99,50 @@ impl ScanState {
     /// The next row.
     pub fn next(&mut self) -> Option<Row> {
         let index = self.index;
-        let running = self.running.get_or_insert_with(|| start(index, &self.query, &self.filter));
-        let hit = or_raise(index, running.scan.next(&running.store, &running.shapes))?;
-        Some(Row { tid: hit.tid, distance: running.constant.unwrap_or(Distance::AtLeast(hit.bound)) })
+        if self.running.is_none() {
+            index.count_scan();
+        }
+        loop {
+            let running = self.running.get_or_insert_with(|| start(index, &self.query, &self.filter));
+            match running.scan.next(&running.store, &running.shapes) {
+                Ok(hit) => {
+                    running.returned = true;
+                    let row = |Hit { tid, bound }| Row {
+                        tid,
+                        distance: running.constant.unwrap_or(Distance::AtLeast(bound)),
+                    };
+                    return hit.map(row);
+                }
+                Err(Error::Corrupt { .. }) if running.is_overtaken(index) => {
+                    if running.returned {
+                        raise_conflict(index);
+                    }
+                    self.running = None;
+                }
+                Err(error) => or_raise(index, Err(error)),
+            }
+        }
     }
 }
 
+impl Running {
+    /// Whether the primary has moved rows since the scan began, whose old pages are another segment's by now. Replay ends
+    /// queries that may need such pages before it gets there, but what it cannot know of must not look like damage.
+    fn is_overtaken(&self, index: Index) -> bool {
+        in_recovery() && or_raise(index, Meta::read(&self.store)).generation != self.generation
+    }
+}
+
+#[cold]
+fn raise_conflict(index: Index) -> ! {
+    let message = "canceling statement due to conflict with recovery";
+    Fault::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message)
+        .detail(format!("Compaction of index \"{}\" has moved rows that the query must see.", index.name()))
+        .hint("Try again; hot_standby_feedback = on keeps the pages as long as queries here need them.")
+        .raise()
+}
+
 fn start(index: Index, query: &Query, filter: &Filter) -> Running {
-    index.count_scan();
     let store = IndexStore::new(index);
     let (meta, directory) = or_raise(index, Directory::read(&store));
     check_keys(index, &meta.parameters);
@@ -120,7 +164,8 @@ fn start(index: Index, query: &Query, filter: &Filter) -> Running {
         probes: guc::probes(options.probes),
     };
     let scan = Scan::new(probe, filter.clone(), &directory.segments, limits);
-    Running { store, shapes: meta.parameters.shapes(), scan, constant }
+    let (shapes, generation) = (meta.parameters.shapes(), meta.generation);
+    Running { store, generation, returned: false, shapes, scan, constant }
 }
 
 /// The error that the operator would raise.

@@ -5,8 +5,9 @@
 //! if it still holds the block (it compares the tag under the pin), so a stale hint costs time and nothing else. The
 //! hint also says where the bytes probably are before any pin: the cache is asked for all of a batch first.
 
-use super::relation::Index;
+use super::relation::{Index, OpenTable};
 use super::unit::GenericUnit;
+use super::xid;
 use ann::distance::prefetch_line;
 use ann::error::{Error, Result};
 use ann::page::{BlockNumber, PAGE_SIZE, Page, PageStore, Place, Tag, Unit};
@@ -80,6 +81,8 @@ fn hints_of(key: StorageKey, blocks: usize) -> Rc<Hints> {
 /// The pages of an index.
 pub struct IndexStore {
     index: Index,
+    /// The index's table, where it is known: tells which transactions may still need its pages.
+    table: Option<pg_sys::Relation>,
     hints: Rc<Hints>,
     /// Blocks that the relation has at least: it never shrinks.
     blocks: Cell<BlockNumber>,
@@ -90,7 +93,12 @@ impl IndexStore {
         let blocks = index.block_count();
         // A temporary relation's buffers are numbered otherwise and are few: no hints.
         let hinted = if index.is_temporary() { 0 } else { blocks as usize };
-        Self { index, hints: hints_of(index.storage_key(), hinted), blocks: Cell::new(blocks) }
+        Self { index, table: None, hints: hints_of(index.storage_key(), hinted), blocks: Cell::new(blocks) }
+    }
+
+    /// The pages of an index of this table, which stays open as long as the store is used.
+    pub fn with_table(index: Index, table: &OpenTable) -> Self {
+        Self { table: Some(table.as_ptr()), ..Self::new(index) }
     }
 
     pub fn index(&self) -> Index {
@@ -237,6 +245,27 @@ impl PageStore for IndexStore {
         unit.page(block)?.set_tag(Tag::new(0, ann::page::Kind::Free));
         unit.commit()?;
         self.index.record_free_page(block);
+        Ok(())
+    }
+
+    fn reserve(&self, pages: u32) -> Result<Vec<BlockNumber>> {
+        self.reserve_pages(pages)
+    }
+
+    fn write_new(&self, block: BlockNumber, page: &Page) -> Result<()> {
+        self.write_reserved(block, page)
+    }
+
+    fn next_xid(&self) -> u64 {
+        xid::next()
+    }
+
+    fn is_removable(&self, xid: u64) -> bool {
+        xid::is_removable(self.table, xid)
+    }
+
+    fn log_reuse(&self, xid: u64) -> Result<()> {
+        xid::log_reuse(self.index, xid);
         Ok(())
     }
 

@@ -2,10 +2,12 @@
 
 pub mod arena;
 pub mod array;
+mod aside;
 pub mod buffer;
 pub mod fmgr;
 pub mod handler;
 pub mod key;
+pub mod lock;
 mod planner;
 pub mod progress;
 pub mod relation;
@@ -16,3 +18,5 @@ pub mod thread;
 pub mod unit;
 mod validate;
 pub mod varlena;
+pub mod worker;
+mod xid;

@@ -39,6 +39,28 @@ impl Index {
         unsafe { CStr::from_ptr(self.class().relname.data.as_ptr()) }.to_string_lossy().into_owned()
     }
 
+    pub fn oid(self) -> pg_sys::Oid {
+        // SAFETY: the relation is open.
+        unsafe { (*self.0).rd_id }
+    }
+
+    /// Whether other processes may work on it: not if it is temporary, or not committed yet.
+    pub fn is_seen_by_workers(self) -> bool {
+        // SAFETY: the relation is open.
+        !self.is_temporary() && unsafe { (*self.0).rd_createSubid == 0 }
+    }
+
+    /// What pg_index says of it.
+    fn state(self) -> &'static pg_sys::FormData_pg_index {
+        // SAFETY: an open index has its pg_index row; callers do not keep the reference.
+        unsafe { &*(*self.0).rd_index }
+    }
+
+    /// Whether the index is built, so that inserts go to it.
+    fn is_built(self) -> bool {
+        self.state().indisready && self.state().indislive
+    }
+
     pub fn is_temporary(self) -> bool {
         self.class().relpersistence == pg_sys::RELPERSISTENCE_TEMP as std::ffi::c_char
     }
@@ -62,6 +84,13 @@ impl Index {
     pub(super) fn locator(self) -> pg_sys::RelFileLocator {
         // SAFETY: the relation is open.
         unsafe { (*self.0).rd_locator }
+    }
+
+    /// Database and relation as locks know them.
+    pub(super) fn lock_key(self) -> (u32, u32) {
+        // SAFETY: the relation is open.
+        let id = unsafe { (*self.0).rd_lockInfo.lockRelId };
+        (id.dbId.to_u32(), id.relId.to_u32())
     }
 
     pub fn block_count(self) -> BlockNumber {
@@ -123,17 +152,26 @@ impl Index {
 
     /// Adds a zero page and pins it.
     pub(super) fn extend(self) -> (BlockNumber, pg_sys::Buffer) {
+        let [added] = self.extend_by();
+        added
+    }
+
+    /// Adds some zero pages, one after the other, and pins them.
+    pub(super) fn extend_by<const N: usize>(self) -> [(BlockNumber, pg_sys::Buffer); N] {
         // SAFETY: the relation is open; the extension lock is held over the extension, as P_NEW asks.
         unsafe {
             let local = self.is_temporary();
             if !local {
                 pg_sys::LockRelationForExtension(self.0, pg_sys::ExclusiveLock as i32);
             }
-            let buffer = pg_sys::ReadBuffer(self.0, pg_sys::InvalidBlockNumber);
+            let added = std::array::from_fn(|_| {
+                let buffer = pg_sys::ReadBuffer(self.0, pg_sys::InvalidBlockNumber);
+                (pg_sys::BufferGetBlockNumber(buffer), buffer)
+            });
             if !local {
                 pg_sys::UnlockRelationForExtension(self.0, pg_sys::ExclusiveLock as i32);
             }
-            (pg_sys::BufferGetBlockNumber(buffer), buffer)
+            added
         }
     }
 
@@ -225,12 +263,12 @@ impl Index {
 }
 
 /// A critical section: an ERROR inside it would be a PANIC.
-struct Critical;
+pub(super) struct Critical;
 
 impl Critical {
     /// # Safety
     /// What follows, until the drop, raises nothing and does not unwind.
-    unsafe fn enter() -> Self {
+    pub(super) unsafe fn enter() -> Self {
         // SAFETY: a counter of this process's only thread that uses it.
         unsafe { pg_sys::CritSectionCount += 1 };
         Self
@@ -285,9 +323,45 @@ impl OpenIndex {
     /// # Errors
     /// 42809 if it is something else, or partitioned.
     pub fn open(oid: pg_sys::Oid) -> Self {
-        let lock = pg_sys::AccessShareLock as i32;
+        Self::open_locked(oid, pg_sys::AccessShareLock)
+    }
+
+    /// Opens an index of our access method to write to it, and its table, which is locked first.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; 55000 if the index is not built.
+    pub fn open_to_write(oid: pg_sys::Oid) -> (Self, OpenTable) {
+        // SAFETY: a lookup that may fail.
+        let table_oid = unsafe { pg_sys::IndexGetRelation(oid, true) };
+        if table_oid == pg_sys::InvalidOid {
+            let opened = Self::open(oid);
+            let message = format!("\"{}\" is not a hybrid index", opened.index.name());
+            raise(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, message);
+        }
+        // SAFETY: waits for the lock; a table that is gone by then is noticed below.
+        unsafe { pg_sys::LockRelationOid(table_oid, pg_sys::AccessShareLock as i32) };
+        let opened = Self::open_locked(oid, pg_sys::RowExclusiveLock);
+        if opened.table() != table_oid || !opened.index.is_built() {
+            let message = format!("index \"{}\" is not ready", opened.index.name());
+            raise(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message);
+        }
+        (opened, OpenTable::open(table_oid))
+    }
+
+    /// Opens an index of this table that is valid and no session's own, if its lock is to be had at once.
+    pub(super) fn try_open(oid: pg_sys::Oid, table: pg_sys::Oid) -> Option<Self> {
+        let relation = try_open(oid, pg_sys::RowExclusiveLock)?;
+        // SAFETY: just opened.
+        let index = unsafe { Index::from_ptr(relation) };
+        let opened = Self { index };
+        let ours = index.class().relkind as u8 == pg_sys::RELKIND_INDEX && index.class().relam == hybrid_am();
+        let usable = ours && index.is_built() && index.state().indisvalid && opened.table() == table;
+        (usable && !index.is_temporary()).then_some(opened)
+    }
+
+    fn open_locked(oid: pg_sys::Oid, lock: u32) -> Self {
         // SAFETY: raises an ERROR if there is no such relation.
-        let relation = unsafe { pg_sys::relation_open(oid, lock) };
+        let relation = unsafe { pg_sys::relation_open(oid, lock as i32) };
         // SAFETY: just opened.
         let index = unsafe { Index::from_ptr(relation) };
         let opened = Self { index };
@@ -313,8 +387,7 @@ impl OpenIndex {
 
     /// OID of the table.
     pub fn table(&self) -> pg_sys::Oid {
-        // SAFETY: an index has a pg_index row.
-        unsafe { (*(*self.index.0).rd_index).indrelid }
+        self.index.state().indrelid
     }
 }
 
@@ -327,8 +400,18 @@ impl Drop for OpenIndex {
     }
 }
 
+/// Opens a relation that is there and whose lock is to be had at once; the lock stays to the end of the transaction.
+fn try_open(oid: pg_sys::Oid, lock: u32) -> Option<pg_sys::Relation> {
+    // SAFETY: both calls take any OID; the second finds that it is gone, or that we hold the lock.
+    let relation = unsafe {
+        let locked = pg_sys::ConditionalLockRelationOid(oid, lock as i32);
+        if locked { pg_sys::try_relation_open(oid, pg_sys::NoLock as i32) } else { std::ptr::null_mut() }
+    };
+    (!relation.is_null()).then_some(relation)
+}
+
 /// OID of the access method `hybrid`; invalid where the extension is not created.
-fn hybrid_am() -> pg_sys::Oid {
+pub(super) fn hybrid_am() -> pg_sys::Oid {
     // SAFETY: a lookup by name that may fail.
     unsafe { pg_sys::get_index_am_oid(c"hybrid".as_ptr(), true) }
 }
@@ -371,6 +454,26 @@ impl OpenTable {
     pub fn open(oid: pg_sys::Oid) -> Self {
         // SAFETY: raises an ERROR if there is no such table.
         Self { relation: unsafe { pg_sys::table_open(oid, pg_sys::AccessShareLock as i32) }, owned: true }
+    }
+
+    /// The table of an index, which the caller has locked.
+    pub fn of_index(index: Index) -> Self {
+        // SAFETY: the table cannot go while its index is open and locked; somebody up the stack holds its lock.
+        Self { relation: unsafe { pg_sys::RelationIdGetRelation(index.state().indrelid) }, owned: true }
+    }
+
+    /// Opens the table with AccessShareLock, if it is there and the lock is to be had at once.
+    pub(super) fn try_open(oid: pg_sys::Oid) -> Option<Self> {
+        try_open(oid, pg_sys::AccessShareLock).map(|relation| Self { relation, owned: true })
+    }
+
+    pub(super) fn owner(&self) -> pg_sys::Oid {
+        // SAFETY: the relation is open.
+        unsafe { (*(*self.relation).rd_rel).relowner }
+    }
+
+    pub(super) fn as_ptr(&self) -> pg_sys::Relation {
+        self.relation
     }
 
     /// Shows the rows that an index build must index, NULL vectors left out. Returns how many rows the table has.

@@ -30,3 +30,42 @@ pub fn check_may_inspect(opened: &OpenIndex, monitor: bool) {
         Fault::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message).detail(detail).raise();
     }
 }
+
+/// Refuses callers that do not own the index; from version 17 on MAINTAIN on the table is enough.
+///
+/// # Errors
+/// 42501.
+pub fn check_may_maintain(opened: &OpenIndex) {
+    // SAFETY: lookups for relations that exist, since they are open.
+    let allowed = unsafe {
+        let user = pg_sys::GetUserId();
+        #[cfg(feature = "pg15")]
+        let owner = pg_sys::pg_class_ownercheck(opened.index().oid(), user);
+        #[cfg(not(feature = "pg15"))]
+        let owner = pg_sys::object_ownercheck(pg_sys::RelationRelationId, opened.index().oid(), user);
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        let owner = owner
+            || pg_sys::pg_class_aclcheck(opened.table(), user, pg_sys::ACL_MAINTAIN as pg_sys::AclMode)
+                == pg_sys::AclResult::ACLCHECK_OK;
+        owner
+    };
+    if !allowed {
+        let message = format!("must be owner of index {}", opened.index().name());
+        Fault::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message).raise();
+    }
+}
+
+/// Refuses to write on a standby.
+///
+/// # Errors
+/// 25006.
+pub fn check_not_in_recovery(function: &std::ffi::CStr) {
+    // SAFETY: raises an ERROR, or does nothing.
+    unsafe { pg_sys::PreventCommandDuringRecovery(function.as_ptr()) };
+}
+
+/// Whether this server is a standby, or recovers.
+pub fn in_recovery() -> bool {
+    // SAFETY: reads a flag.
+    unsafe { pg_sys::RecoveryInProgress() }
+}

@@ -1,7 +1,8 @@
 //! Settings of the server, and the prefix of ours.
 
-use pgrx::pg_sys;
-use std::ffi::CStr;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_guard, pg_sys};
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::sync::OnceLock;
 
 /// Makes unknown settings with this prefix an error.
 pub fn reserve_prefix(prefix: &'static CStr) {
@@ -25,6 +26,58 @@ pub fn hash_memory() -> usize {
 pub fn now() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// What tells whether a text may be a setting's value, and why not.
+type TextCheck = fn(&str) -> Result<(), &'static CStr>;
+
+/// The check of the one setting that is a text.
+static TEXT_CHECK: OnceLock<TextCheck> = OnceLock::new();
+
+/// Defines a setting that is a text, which superusers change. There is one, as its hook cannot tell which it is for.
+pub fn define_text(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    setting: &'static GucSetting<Option<CString>>,
+    check: TextCheck,
+) {
+    TEXT_CHECK.get_or_init(|| check);
+    let flags = GucFlags::default();
+    // SAFETY: the hook is guarded.
+    unsafe {
+        let (hook, context) = (Some(check_text as _), GucContext::Suset);
+        GucRegistry::define_string_guc_with_hooks(name, short, long, setting, context, flags, hook, None, None);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn check_text(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    let Some(check) = TEXT_CHECK.get() else { return true };
+    // SAFETY: PostgreSQL passes a pointer to the new value, a C string or null.
+    let text = unsafe { (*value).as_ref().map(|v| CStr::from_ptr(v).to_string_lossy()) };
+    match check(&text.unwrap_or_default()) {
+        Ok(()) => true,
+        Err(detail) => {
+            // SAFETY: PostgreSQL reads it right after a check that failed.
+            unsafe { pg_sys::GUC_check_errdetail_string = pg_sys::pstrdup(detail.as_ptr()) };
+            false
+        }
+    }
+}
+
+/// Minutes since midnight by the session's time zone.
+pub fn minute_of_day() -> u32 {
+    // SAFETY: the session's time zone is always set; the result is a static of the library, read at once.
+    unsafe {
+        let now = pg_sys::timestamptz_to_time_t(now());
+        let local = pg_sys::pg_localtime(&now, pg_sys::session_timezone);
+        local.as_ref().map_or(0, |t| (t.tm_hour * 60 + t.tm_min) as u32)
+    }
 }
 
 /// Runs `work` with settings changed, and changes them back. After an ERROR the transaction's end does that.

@@ -51,6 +51,11 @@ impl Pool {
     pub fn stop(&self) -> &'static Stop {
         &STOP
     }
+
+    /// What stops the threads of whatever pool this process has.
+    pub fn stop_flag() -> &'static Stop {
+        &STOP
+    }
 }
 
 #[pg_guard]
@@ -83,10 +88,16 @@ impl Drop for SignalMask {
 
 /// Sleeps some milliseconds, or less if something happened, and lets a cancel happen.
 pub fn wait_a_moment() {
+    wait(Duration::from_millis(5));
+}
+
+/// Sleeps, or less if something happened, and lets a cancel happen.
+pub(super) fn wait(duration: Duration) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the latch of this process; only the main thread comes here.
     unsafe {
-        let happened = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, 5, pg_sys::PG_WAIT_EXTENSION);
+        let timeout = duration.as_millis() as std::ffi::c_long;
+        let happened = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, timeout, pg_sys::PG_WAIT_EXTENSION);
         if happened & pg_sys::WL_LATCH_SET as i32 != 0 {
             pg_sys::ResetLatch(pg_sys::MyLatch);
         }

@@ -5,7 +5,7 @@
 
 use super::buffer::{EXCLUSIVE, IndexStore, SHARE, page_of};
 use ann::error::{Error, Result};
-use ann::page::{BlockNumber, Kind, MAX_UNIT_PAGES, PAGE_SIZE, Page, TRAILER_SIZE, Tag, Unit};
+use ann::page::{BlockNumber, MAX_UNIT_PAGES, PAGE_SIZE, Page, TRAILER_SIZE, Tag, Unit};
 use pgrx::pg_sys;
 use std::ptr;
 
@@ -66,33 +66,9 @@ impl<'a> GenericUnit<'a> {
 
     /// A page given up, from the free space map, locked; pages found in use are skipped.
     fn reuse(&mut self) -> Result<Option<(BlockNumber, pg_sys::Buffer)>> {
-        loop {
-            // SAFETY: the relation is open.
-            let block = unsafe { pg_sys::GetFreeIndexPage(self.store.index().as_ptr()) };
-            if block == pg_sys::InvalidBlockNumber {
-                return Ok(None);
-            }
-            // The map is not logged: after a crash or in a backup it may know more blocks than there are.
-            if !self.store.has(block) {
-                continue;
-            }
-            let buffer = self.store.pin(block)?;
-            // SAFETY: the buffer is pinned. Not waiting: somebody else may hold it and wait for us.
-            let free = unsafe { pg_sys::ConditionalLockBuffer(buffer) };
-            if free {
-                // SAFETY: pinned and locked.
-                let page = unsafe { page_of(buffer) };
-                if page.is_zero() || page.tag().is_some_and(|tag| tag.kind == Kind::Free) {
-                    self.locked.push((block, buffer));
-                    return Ok(Some((block, buffer)));
-                }
-                // SAFETY: pinned and locked above.
-                unsafe { pg_sys::UnlockReleaseBuffer(buffer) };
-            } else {
-                // SAFETY: pinned above.
-                unsafe { pg_sys::ReleaseBuffer(buffer) };
-            }
-        }
+        let found = self.store.lock_free_page()?;
+        self.locked.extend(found);
+        Ok(found)
     }
 
     fn extend(&mut self) -> (BlockNumber, pg_sys::Buffer) {

@@ -5,9 +5,9 @@
 
 use crate::distance::Metric;
 use crate::error::{Error, Result};
-use crate::hnsw::insert::{NewRow, Outcome};
+use crate::hnsw::insert::{NewRow, Origin, Outcome};
 use crate::hnsw::read::Segment;
-use crate::keys::{KeySummary, MAX_KEYS};
+use crate::keys::{KeySummary, Keys, MAX_KEYS};
 use crate::page::{
     BODY_SIZE, BlockNumber, Kind, META_BLOCK, NONE, Page, PageStore, Tag, Unit, get_u16, get_u32, get_u64, put_u16,
     put_u32, put_u64,
@@ -65,12 +65,80 @@ impl Parameters {
         Shape::new(self.metric, self.dimensions, self.m, self.keys)
     }
 
+    /// Which rows are recent.
+    pub fn recency(&self) -> Recency {
+        match self.age_key {
+            _ if self.recent_rows == 0 => Recency::None,
+            _ if self.recent_threshold == i64::MAX => Recency::All,
+            Some(age) => Recency::ByAge { age, threshold: self.recent_threshold },
+            None => Recency::ByArrival(self.recent_rows),
+        }
+    }
+
+    /// Whether an active graph is to be sealed: it has so many elements, and is open since `created`.
+    ///
+    /// By the clock and never by the range of keys: one odd key would seal a graph of one row.
+    pub fn is_full(&self, elements: u64, created: i64, now: i64) -> bool {
+        let (most, age) = match self.recency() {
+            Recency::ByArrival(rows) => (self.segment_rows.min((rows / 4).max(1)), i64::MAX),
+            Recency::ByAge { threshold, .. } => (self.segment_rows, threshold / 2),
+            Recency::All | Recency::None => (self.segment_rows, i64::MAX),
+        };
+        elements >= most || elements >= SEALED_BY_AGE && now.saturating_sub(created) > age
+    }
+
     /// The forms of elements in each kind of segment; panics as [`Self::shape`].
     pub fn shapes(&self) -> Shapes {
         let graph = self.shape();
         Shapes { flat: graph.without_neighbors(), graph }
     }
 }
+
+/// Elements that a graph has at least when its age seals it.
+const SEALED_BY_AGE: u64 = 10_000;
+
+/// Which rows are recent. Where a row lives is a matter of speed only, so none of this needs to be exact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recency {
+    /// All: everything stays in graphs.
+    All,
+    /// None: everything goes to IVF segments.
+    None,
+    /// Those whose age key is less than `threshold` microseconds before the clock, or after it. NULL is old.
+    ByAge {
+        /// Which key column.
+        age: AgeKey,
+        /// Microseconds.
+        threshold: i64,
+    },
+    /// So many of those that came last.
+    ByArrival(u64),
+}
+
+/// A moment that splits rows by their age key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgeCut {
+    /// Which key column.
+    pub column: usize,
+    /// Values below are old.
+    pub value: i64,
+}
+
+impl AgeCut {
+    /// Between old and recent at `now`, microseconds since 2000-01-01.
+    pub fn new(age: AgeKey, threshold: i64, now: i64) -> Self {
+        let cut = now.saturating_sub(threshold);
+        Self { column: age.column, value: if age.in_days { cut.div_euclid(MICROSECONDS_A_DAY) } else { cut } }
+    }
+
+    /// Whether a row is old.
+    pub fn is_old(self, keys: &Keys) -> bool {
+        keys.get(self.column).is_none_or(|value| value < self.value)
+    }
+}
+
+/// Microseconds.
+pub const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 
 /// The forms of an index's elements.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +167,8 @@ pub struct Meta {
     pub root: BlockNumber,
     /// Id of the next segment; ids are never used again.
     pub next_segment: u32,
+    /// What compaction did; [`META_BLOCK`]: nothing yet.
+    pub history: BlockNumber,
 }
 
 impl Meta {
@@ -110,7 +180,7 @@ impl Meta {
         store.read(META_BLOCK, Self::decode)?
     }
 
-    fn decode(page: &Page) -> Result<Self> {
+    pub(crate) fn decode(page: &Page) -> Result<Self> {
         page.expect(META_BLOCK, 0, Kind::Meta)?;
         let b = page.body();
         if get_u32(b, 0) != MAGIC {
@@ -160,7 +230,13 @@ impl Meta {
         if parameters.ef_construction == 0 {
             return Err(Error::corrupt(META_BLOCK, "has ef_construction = 0"));
         }
-        Ok(Self { parameters, generation: get_u64(b, 16), root: get_u32(b, 24), next_segment: get_u32(b, 28) })
+        Ok(Self {
+            parameters,
+            generation: get_u64(b, 16),
+            root: get_u32(b, 24),
+            next_segment: get_u32(b, 28),
+            history: get_u32(b, 76),
+        })
     }
 
     /// Writes the metapage's content into a page whose tag is set.
@@ -185,6 +261,16 @@ impl Meta {
         put_u64(b, 64, p.partition_interval as u64);
         b[72] = p.keys as u8;
         (b[73], b[74]) = p.age_key.map_or((0, 0), |age| (age.column as u8 + 1, u8::from(age.in_days)));
+        put_u32(b, 76, self.history);
+    }
+
+    /// Takes the id of a new segment.
+    pub(crate) fn take_segment(&mut self) -> Result<u32> {
+        let id = self.next_segment;
+        self.next_segment = id
+            .checked_add(1)
+            .ok_or_else(|| Error::corrupt(META_BLOCK, "counts more segments than there are numbers"))?;
+        Ok(id)
     }
 }
 
@@ -230,17 +316,35 @@ pub struct SegmentEntry {
     pub created: i64,
 }
 
+/// A segment that no directory lists any more, whose pages somebody may still read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DroppedEntry {
+    /// As it was listed.
+    pub id: u32,
+    /// As it was listed.
+    pub kind: SegmentKind,
+    /// As it was listed. Its page may name a further dropped segment: [`Head::behind`].
+    pub head: BlockNumber,
+    /// The next transaction id at some time after the segment left the list; 0: not looked up yet.
+    pub safexid: u64,
+}
+
 const ENTRY_SIZE: usize = 32;
-/// Segments that a directory holds. While it is full the active segment grows beyond `segment_rows`.
-pub const MAX_SEGMENTS: usize = (BODY_SIZE - 16) / ENTRY_SIZE;
+/// Entries that a directory holds, of segments and dropped ones.
+pub const MAX_ENTRIES: usize = (BODY_SIZE - 16) / ENTRY_SIZE;
+/// Segments up to which new ones are opened. While there are more the active ones grow. What is left of the directory is
+/// for compaction, whose steps need entries before they save some.
+pub const MAX_SEGMENTS: usize = 200;
 
 /// The list of segments, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directory {
     /// That of the metapage which points here.
     pub generation: u64,
-    /// At most [`MAX_SEGMENTS`].
+    /// With the dropped ones at most [`MAX_ENTRIES`].
     pub segments: Vec<SegmentEntry>,
+    /// In the order in which they were dropped.
+    pub dropped: Vec<DroppedEntry>,
 }
 
 impl Directory {
@@ -268,24 +372,24 @@ impl Directory {
     fn decode(page: &Page, block: BlockNumber) -> Result<Self> {
         page.expect(block, 0, Kind::Directory)?;
         let b = page.body();
-        let count = usize::from(get_u16(b, 8));
-        if count > MAX_SEGMENTS {
-            return Err(Error::corrupt(block, format!("lists {count} segments")));
+        let (count, gone) = (usize::from(get_u16(b, 8)), usize::from(get_u16(b, 10)));
+        if count + gone > MAX_ENTRIES {
+            return Err(Error::corrupt(block, format!("lists {count} segments and {gone} dropped ones")));
         }
-        let mut segments = Vec::with_capacity(count);
-        for e in b[16..].chunks_exact(ENTRY_SIZE).take(count) {
+        let (mut segments, mut dropped) = (Vec::with_capacity(count), Vec::with_capacity(gone));
+        for (i, e) in b[16..].chunks_exact(ENTRY_SIZE).take(count + gone).enumerate() {
             let Some(kind) = SegmentKind::from_byte(e[4]) else {
                 return Err(Error::corrupt(block, format!("lists a segment of kind {}", e[4])));
             };
-            segments.push(SegmentEntry {
-                id: get_u32(e, 0),
-                kind,
-                active: e[5] == 1,
-                head: get_u32(e, 8),
-                created: get_u64(e, 16) as i64,
-            });
+            let (id, head) = (get_u32(e, 0), get_u32(e, 8));
+            if i < count {
+                let (active, created) = (e[5] == 1, get_u64(e, 16) as i64);
+                segments.push(SegmentEntry { id, kind, active, head, created });
+            } else {
+                dropped.push(DroppedEntry { id, kind, head, safexid: get_u64(e, 16) });
+            }
         }
-        Ok(Self { generation: get_u64(b, 0), segments })
+        Ok(Self { generation: get_u64(b, 0), segments, dropped })
     }
 
     /// Writes the directory into a page of zeros whose tag is set.
@@ -301,15 +405,29 @@ impl Directory {
             put_u32(e, 8, s.head);
             put_u64(e, 16, s.created as u64);
         }
+        put_u16(b, 10, self.dropped.len() as u16);
+        for (i, d) in self.dropped.iter().enumerate() {
+            let e = &mut b[16 + (self.segments.len() + i) * ENTRY_SIZE..][..ENTRY_SIZE];
+            put_u32(e, 0, d.id);
+            e[4] = d.kind as u8;
+            put_u32(e, 8, d.head);
+            put_u64(e, 16, d.safexid);
+        }
     }
 
     /// The graph that takes inserts.
     pub fn active(&self) -> Result<SegmentEntry> {
-        self.segments
-            .iter()
-            .copied()
-            .find(|s| s.active && s.kind == SegmentKind::Hnsw)
-            .ok_or_else(|| Error::corrupt(META_BLOCK, "lists no active segment"))
+        self.active_of(SegmentKind::Hnsw).ok_or_else(|| Error::corrupt(META_BLOCK, "lists no active segment"))
+    }
+
+    /// The segment of a kind that takes inserts.
+    pub fn active_of(&self, kind: SegmentKind) -> Option<SegmentEntry> {
+        self.segments.iter().copied().find(|s| s.active && s.kind == kind)
+    }
+
+    /// Whether a segment may be opened.
+    pub fn has_room(&self) -> bool {
+        self.segments.len() < MAX_SEGMENTS && self.segments.len() + self.dropped.len() + 8 <= MAX_ENTRIES
     }
 }
 
@@ -334,6 +452,10 @@ pub struct Head {
     pub created: i64,
     /// Rows when the segment was written.
     pub rows: u64,
+    /// Elements without rows, as VACUUM last counted them.
+    pub routers: u64,
+    /// Of a dropped segment: id and head of the dropped segment that is given up before it, where it stands for several.
+    pub behind: Option<(u32, BlockNumber)>,
     /// Ranges of the rows' keys, where they are kept: not for pending lists.
     pub summary: Option<KeySummary>,
 }
@@ -370,7 +492,17 @@ impl Head {
             lists: 0,
             created,
             rows: 0,
+            routers: 0,
+            behind: None,
             summary: Some(KeySummary::default()),
+        }
+    }
+
+    /// The head of an empty segment of a kind that takes inserts.
+    pub fn of_kind(kind: SegmentKind, created: i64) -> Self {
+        match kind {
+            SegmentKind::Pending => Self { summary: None, ..Self::new(created) },
+            _ => Self::new(created),
         }
     }
 
@@ -397,6 +529,8 @@ impl Head {
             first: std::array::from_fn(|i| get_u32(b, 32 + 4 * i)),
             last: std::array::from_fn(|i| get_u32(b, 56 + 4 * i)),
             summary: (b[6] == 1).then(|| KeySummary::read(&b[80..], MAX_KEYS)),
+            routers: get_u64(b, 216),
+            behind: (get_u32(b, 224) > 0).then(|| (get_u32(b, 224), get_u32(b, 228))),
         })
     }
 
@@ -416,6 +550,10 @@ impl Head {
             put_u32(b, 56 + 4 * i, self.last[i]);
         }
         self.summary.unwrap_or_default().write(&mut b[80..], MAX_KEYS);
+        put_u64(b, 216, self.routers);
+        let (id, head) = self.behind.unwrap_or((0, 0));
+        put_u32(b, 224, id);
+        put_u32(b, 228, head);
     }
 
     /// Reads the head of a segment that the directory lists.
@@ -424,50 +562,98 @@ impl Head {
     }
 }
 
-/// Seals the active segment and opens a fresh one, unless somebody else did so since `meta` was read.
+/// A structural change under way: the metapage is locked, and of the generation that the change starts from.
+pub(crate) struct Flip<U> {
+    /// For the further pages that change with it: not more than two.
+    pub(crate) unit: U,
+    /// As it will be.
+    pub(crate) meta: Meta,
+}
+
+impl<U: Unit> Flip<U> {
+    /// `None`: there was another change since `expected` was read.
+    pub(crate) fn begin<'a, S: PageStore<Unit<'a> = U> + 'a>(store: &'a S, expected: &Meta) -> Result<Option<Self>> {
+        let mut unit = store.unit();
+        let mut meta = Meta::decode(unit.page(META_BLOCK)?)?;
+        if meta.generation != expected.generation {
+            return Ok(None);
+        }
+        meta.generation = meta
+            .generation
+            .checked_add(1)
+            .ok_or_else(|| Error::corrupt(META_BLOCK, "counts more changes than there are numbers"))?;
+        Ok(Some(Self { unit, meta }))
+    }
+
+    /// Makes `directory` the one that counts. Returns the page of the old one, which the caller releases.
+    pub(crate) fn commit(mut self, mut directory: Directory) -> Result<BlockNumber> {
+        if directory.segments.len() + directory.dropped.len() > MAX_ENTRIES {
+            return Err(Error::Limit("the index has more segments than its directory holds".into()));
+        }
+        directory.generation = self.meta.generation;
+        let (root, page) = self.unit.allocate(Tag::new(0, Kind::Directory))?;
+        directory.encode(page);
+        let old = std::mem::replace(&mut self.meta.root, root);
+        self.meta.encode(self.unit.page(META_BLOCK)?);
+        self.unit.commit()?;
+        Ok(old)
+    }
+}
+
+/// Seals the active graph and opens a fresh one, as [`open`] does.
+pub fn seal(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64) -> Result<()> {
+    directory.active()?;
+    open(store, meta, directory, SegmentKind::Hnsw, now)
+}
+
+/// Opens a segment of a kind for inserts and seals the one that took them, unless somebody else changed the directory
+/// since `meta` was read.
 ///
 /// One unit: metapage, sealed head, fresh head, fresh directory page. Then the old directory page is given up.
 /// Where the directory is full nothing happens.
-pub fn seal(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64) -> Result<()> {
-    if directory.segments.len() >= MAX_SEGMENTS {
+pub fn open(store: &impl PageStore, meta: &Meta, directory: &Directory, kind: SegmentKind, now: i64) -> Result<()> {
+    if !directory.has_room() {
         return Ok(());
     }
-    let old = directory.active()?;
-    let mut unit = store.unit();
-    let mut current = Meta::decode(unit.page(META_BLOCK)?)?;
-    if current.generation != meta.generation {
-        return Ok(());
+    let Some(mut flip) = Flip::begin(store, meta)? else { return Ok(()) };
+    let id = flip.meta.take_segment()?;
+    if let Some(old) = directory.active_of(kind) {
+        let page = flip.unit.page(old.head)?;
+        let sealed = Head { active: false, ..Head::decode(page, old.head, old.id)? };
+        sealed.encode(page);
     }
-    let id = current.next_segment;
-    let next = current.generation.checked_add(1).zip(current.next_segment.checked_add(1));
-    let Some((generation, next_segment)) = next else {
-        return Err(Error::corrupt(META_BLOCK, "counts more segments than there are numbers"));
-    };
-    (current.generation, current.next_segment) = (generation, next_segment);
-    let page = unit.page(old.head)?;
-    let mut sealed = Head::decode(page, old.head, old.id)?;
-    sealed.active = false;
-    sealed.encode(page);
-    let (head, page) = unit.allocate(Tag::new(id, Kind::SegmentHead))?;
-    Head::new(now).encode(page);
-    let mut fresh = Directory { generation: current.generation, segments: directory.segments.clone() };
-    fresh.segments.iter_mut().for_each(|s| s.active = false);
-    fresh.segments.push(SegmentEntry { id, kind: SegmentKind::Hnsw, active: true, head, created: now });
-    let (root, page) = unit.allocate(Tag::new(0, Kind::Directory))?;
-    fresh.encode(page);
-    current.root = root;
-    current.encode(unit.page(META_BLOCK)?);
-    unit.commit()?;
-    store.release(meta.root)
+    let (head, page) = flip.unit.allocate(Tag::new(id, Kind::SegmentHead))?;
+    Head::of_kind(kind, now).encode(page);
+    let mut fresh = directory.clone();
+    fresh.segments.iter_mut().filter(|s| s.kind == kind).for_each(|s| s.active = false);
+    fresh.segments.push(SegmentEntry { id, kind, active: true, head, created: now });
+    let old = flip.commit(fresh)?;
+    store.release(old)
 }
 
-/// Inserts a row into the index, sealing the active segment where it is full.
+/// How many rows wait in pending lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// Fewer than `pending_rows`.
+    Small,
+    /// A flush is due: the caller asks a worker for it.
+    Due,
+    /// So many that searches suffer. The caller takes the maintenance lock, if it is free, and runs
+    /// [`compact::relieve`](crate::compact::relieve) for as long as an insert may take.
+    Full,
+}
+
+/// Times `pending_rows`: rows in pending lists from which on inserts help with the flush.
+const FULL: u64 = 16;
+
+/// Inserts a row into the index: at the end of the pending list, or where there is none to be into the active graph,
+/// sealing that where it is full.
 ///
 /// `now` is the clock, in microseconds since 2000-01-01.
 ///
 /// # Errors
 /// As [`Segment::insert`] and [`Directory::read`].
-pub fn insert(store: &impl PageStore, row: &NewRow, now: i64) -> Result<()> {
+pub fn insert(store: &impl PageStore, row: &NewRow, now: i64) -> Result<Backlog> {
     let mut refused = None;
     loop {
         store.check_interrupts()?;
@@ -476,20 +662,69 @@ pub fn insert(store: &impl PageStore, row: &NewRow, now: i64) -> Result<()> {
         if refused == Some(meta.generation) {
             return Err(Error::corrupt(meta.root, "lists a sealed segment as the active one"));
         }
-        let shape = meta.parameters.shape();
-        let active = directory.active()?;
-        let segment = Segment { store, shape: &shape, id: active.id, head: active.head };
-        let head = segment.read_head()?;
-        let elements = u64::from(head.element_pages.saturating_sub(1)) * u64::from(shape.element.per_page);
-        if head.active && elements >= meta.parameters.segment_rows && directory.segments.len() < MAX_SEGMENTS {
-            seal(store, &meta, &directory, now)?;
+        let pending = directory.active_of(SegmentKind::Pending);
+        if meta.parameters.pending_rows > 0 && pending.is_none() && directory.has_room() {
+            open(store, &meta, &directory, SegmentKind::Pending, now)?;
             continue;
         }
-        if segment.insert(meta.parameters.ef_construction, row)? == Outcome::Inserted {
-            return Ok(());
+        let inserted = match pending {
+            Some(list) => append(store, &meta.parameters, &directory, list, row)?,
+            None => insert_linked(store, &meta, &directory, row, None, now)?.map(|()| Backlog::Small),
+        };
+        if let Some(backlog) = inserted {
+            return Ok(backlog);
         }
         refused = Some(meta.generation);
     }
+}
+
+/// Appends a row to a pending list. `None`: it is sealed by now.
+fn append(
+    store: &impl PageStore,
+    parameters: &Parameters,
+    directory: &Directory,
+    list: SegmentEntry,
+    row: &NewRow,
+) -> Result<Option<Backlog>> {
+    let shape = parameters.shapes().flat;
+    let Some((rows, new_page)) = (Segment { store, shape: &shape, id: list.id, head: list.head }).append(row)? else {
+        return Ok(None);
+    };
+    let limit = u64::from(parameters.pending_rows);
+    if rows < limit {
+        return Ok(Some(Backlog::Small));
+    }
+    // The lists that are being flushed are looked at once a page.
+    let mut sum = rows;
+    if new_page {
+        for entry in directory.segments.iter().filter(|s| s.kind == SegmentKind::Pending && !s.active) {
+            sum += u64::from(Head::read(store, entry)?.element_pages) * u64::from(shape.element.per_page);
+        }
+    }
+    Ok(Some(if new_page && sum >= FULL * limit { Backlog::Full } else { Backlog::Due }))
+}
+
+/// Inserts a row into the active graph; if that is full it is sealed. `origin` is emptied by the unit that publishes the
+/// row. `None`: start over with a fresh directory.
+pub(crate) fn insert_linked(
+    store: &impl PageStore,
+    meta: &Meta,
+    directory: &Directory,
+    row: &NewRow,
+    origin: Option<&Origin>,
+    now: i64,
+) -> Result<Option<()>> {
+    let shape = meta.parameters.shape();
+    let active = directory.active()?;
+    let segment = Segment { store, shape: &shape, id: active.id, head: active.head };
+    let head = segment.read_head()?;
+    let elements = u64::from(head.element_pages.saturating_sub(1)) * u64::from(shape.element.per_page);
+    if head.active && meta.parameters.is_full(elements, head.created, now) && directory.has_room() {
+        seal(store, meta, directory, now)?;
+        return Ok(None);
+    }
+    let outcome = segment.insert_from(meta.parameters.ef_construction, row, origin)?;
+    Ok((outcome == Outcome::Inserted).then_some(()))
 }
 
 /// Gives up a directory page that the metapage does not point to: a crash between [`seal`]'s unit and the release of
@@ -506,14 +741,16 @@ pub fn free_stray_directory(store: &impl PageStore, block: BlockNumber) -> Resul
     Ok(true)
 }
 
-/// The three pages of an empty index: metapage, directory, head of the first segment.
+/// The three pages of an empty index: metapage, directory, head of the first graph. The first insert opens a pending
+/// list, if there is to be one: so builds and empty indexes need no page for it.
 pub fn empty_index(parameters: &Parameters, now: i64) -> [Box<Page>; 3] {
     let mut pages = [Page::zeroed(), Page::zeroed(), Page::zeroed()];
     let first = SegmentEntry { id: 1, kind: SegmentKind::Hnsw, active: true, head: 2, created: now };
     pages[0].set_tag(Tag::new(0, Kind::Meta));
-    Meta { parameters: parameters.clone(), generation: 1, root: 1, next_segment: 2 }.encode(&mut pages[0]);
+    Meta { parameters: parameters.clone(), generation: 1, root: 1, next_segment: 2, history: META_BLOCK }
+        .encode(&mut pages[0]);
     pages[1].set_tag(Tag::new(0, Kind::Directory));
-    Directory { generation: 1, segments: vec![first] }.encode(&mut pages[1]);
+    Directory { generation: 1, segments: vec![first], dropped: Vec::new() }.encode(&mut pages[1]);
     pages[2].set_tag(Tag::new(1, Kind::SegmentHead));
     Head::new(now).encode(&mut pages[2]);
     pages

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::page::{BlockNumber, HEADER_SIZE, Kind, MAX_UNIT_PAGES, Page, PageStore, Tag, Unit};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// Pages in memory. Clones share pages until they change them.
@@ -13,6 +14,12 @@ pub struct MemoryStore {
     /// Units that may still be committed; the next one fails with [`Error::Stopped`].
     units_left: Cell<Option<u64>>,
     commits: Cell<u64>,
+    /// Pages handed out by `reserve` and not written yet.
+    reserved: RefCell<BTreeSet<BlockNumber>>,
+    /// The next transaction id, and the first that may still run.
+    xids: Cell<(u64, u64)>,
+    /// Transaction ids told to standbys.
+    told: RefCell<Vec<u64>>,
 }
 
 impl MemoryStore {
@@ -26,12 +33,41 @@ impl MemoryStore {
         self.units_left.set(Some(units));
     }
 
-    /// Lifts [`Self::stop_after`], as a restart does.
+    /// Lifts [`Self::stop_after`], as a restart does. Pages that were reserved and not written are lost until
+    /// [`Self::note_free`].
     pub fn restart(&self) {
         self.units_left.set(None);
+        self.reserved.borrow_mut().clear();
     }
 
-    /// Units committed so far.
+    /// Puts all free pages, also zero ones, where they are found again, as VACUUM does.
+    pub fn note_free(&self) {
+        let pages = self.pages.borrow();
+        let free = |page: &Page| page.is_zero() || page.tag().is_some_and(|tag| tag.kind == Kind::Free);
+        *self.free.borrow_mut() = (0..pages.len()).filter(|&i| free(&pages[i])).map(|i| i as BlockNumber).collect();
+    }
+
+    /// Counts a commit, unless the store is to stop before it.
+    fn count_commit(&self) -> Result<()> {
+        match self.units_left.get() {
+            Some(0) => return Err(Error::Stopped),
+            left => self.units_left.set(left.map(|n| n - 1)),
+        }
+        self.commits.set(self.commits.get() + 1);
+        Ok(())
+    }
+
+    /// Sets the clock of transaction ids: the next one, and the oldest that somebody still runs.
+    pub fn set_xids(&self, next: u64, oldest: u64) {
+        self.xids.set((next, oldest));
+    }
+
+    /// What standbys were told before pages were used again.
+    pub fn told(&self) -> Vec<u64> {
+        self.told.borrow().clone()
+    }
+
+    /// Units committed so far, and pages written aside.
     pub fn commits(&self) -> u64 {
         self.commits.get()
     }
@@ -65,6 +101,40 @@ impl PageStore for MemoryStore {
         unit.page(block)?.set_tag(Tag::new(0, Kind::Free));
         unit.commit()?;
         self.free.borrow_mut().push(block);
+        Ok(())
+    }
+
+    fn reserve(&self, pages: u32) -> Result<Vec<BlockNumber>> {
+        let mut free = self.free.borrow_mut();
+        let mut blocks: Vec<BlockNumber> = Vec::new();
+        while blocks.len() < pages as usize {
+            let zero = Page([0; crate::page::PAGE_SIZE]);
+            blocks.push(free.pop().unwrap_or_else(|| self.append(&zero)));
+        }
+        blocks.sort_unstable();
+        self.reserved.borrow_mut().extend(&blocks);
+        Ok(blocks)
+    }
+
+    fn write_new(&self, block: BlockNumber, page: &Page) -> Result<()> {
+        assert!(self.reserved.borrow_mut().remove(&block), "page {block} is written as new and was not reserved");
+        self.count_commit()?;
+        let mut copy = Page(page.0);
+        copy.0[..HEADER_SIZE].fill(0xEE);
+        self.pages.borrow_mut()[block as usize] = Rc::new(copy);
+        Ok(())
+    }
+
+    fn next_xid(&self) -> u64 {
+        self.xids.get().0
+    }
+
+    fn is_removable(&self, xid: u64) -> bool {
+        xid < self.xids.get().1
+    }
+
+    fn log_reuse(&self, xid: u64) -> Result<()> {
+        self.told.borrow_mut().push(xid);
         Ok(())
     }
 
@@ -118,15 +188,11 @@ impl Unit for MemoryUnit<'_> {
     }
 
     fn commit(self) -> Result<()> {
-        match self.store.units_left.get() {
-            Some(0) => return Err(Error::Stopped),
-            left => self.store.units_left.set(left.map(|n| n - 1)),
-        }
+        self.store.count_commit()?;
         let mut pages = self.store.pages.borrow_mut();
         for (block, page) in self.changed {
             pages[block as usize] = Rc::new(*page);
         }
-        self.store.commits.set(self.store.commits.get() + 1);
         Ok(())
     }
 }

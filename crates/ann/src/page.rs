@@ -28,7 +28,7 @@ pub type BlockNumber = u32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// Given up; may be taken for anything.
+    /// Given up; may be taken for anything, unless it is reserved.
     Free = 1,
     /// The index as a whole; block 0.
     Meta = 2,
@@ -48,13 +48,15 @@ pub enum Kind {
     Centroid = 9,
     /// Codes of an IVF segment's lists.
     Posting = 10,
+    /// What compaction did.
+    History = 11,
 }
 
 impl Kind {
     /// The kind with this number on disk.
     pub fn from_byte(byte: u8) -> Option<Self> {
         use Kind::*;
-        [Free, Meta, Directory, SegmentHead, Element, Upper, Overflow, Tail, Centroid, Posting]
+        [Free, Meta, Directory, SegmentHead, Element, Upper, Overflow, Tail, Centroid, Posting, History]
             .into_iter()
             .find(|k| *k as u8 == byte)
     }
@@ -72,6 +74,7 @@ impl Kind {
             Self::Tail => "code tail",
             Self::Centroid => "centroids",
             Self::Posting => "postings",
+            Self::History => "history",
         }
     }
 }
@@ -93,6 +96,16 @@ impl Tag {
     /// A page without slots in use and without a next page.
     pub fn new(segment: u32, kind: Kind) -> Self {
         Self { segment, kind, used: 0, next: NONE }
+    }
+
+    /// A free page that is kept for somebody until it is written.
+    pub fn reserved() -> Self {
+        Self { used: 1, ..Self::new(0, Kind::Free) }
+    }
+
+    /// A page that may be taken for anything.
+    pub fn is_free(&self) -> bool {
+        self.kind == Kind::Free && self.used == 0
     }
 }
 
@@ -255,6 +268,26 @@ pub trait PageStore {
 
     /// Gives a page up. Nothing may point to it any more.
     fn release(&self, block: BlockNumber) -> Result<()>;
+
+    /// Pages for a segment to be written aside: free ones first, then new ones; ascending. They are [`Tag::reserved`]
+    /// until [`Self::write_new`], so nobody else is given them meanwhile. The caller holds the maintenance lock; what a
+    /// crash leaves reserved is free for who holds it next.
+    ///
+    /// # Errors
+    /// [`Error::Full`] where the relation has no more block numbers.
+    fn reserve(&self, pages: u32) -> Result<Vec<BlockNumber>>;
+
+    /// Writes a whole page that [`Self::reserve`] returned, durably, in no unit; only trailer and body count.
+    fn write_new(&self, block: BlockNumber, page: &Page) -> Result<()>;
+
+    /// A transaction id that no transaction has had yet.
+    fn next_xid(&self) -> u64;
+
+    /// Whether nobody is left, here or on a standby that tells us, who could have begun before `xid` was the next.
+    fn is_removable(&self, xid: u64) -> bool;
+
+    /// Tells standbys, before pages are used again, that queries which began before `xid` must not need them.
+    fn log_reuse(&self, xid: u64) -> Result<()>;
 
     /// Pages in the store.
     fn block_count(&self) -> BlockNumber;

@@ -39,7 +39,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     dot_panel,
 };
 
-pub(super) fn fast_scan(codes: &[u8], tables: &[u8], sums: &mut [u32; 32]) {
+fn fast_scan(codes: &[u8], tables: &[u8], sums: &mut [u32; 32]) {
     for (codes, table) in codes.as_chunks::<16>().0.iter().zip(tables.as_chunks::<16>().0) {
         for (j, &code) in codes.iter().enumerate() {
             sums[j] += u32::from(table[usize::from(code & 15)]);
@@ -48,7 +48,7 @@ pub(super) fn fast_scan(codes: &[u8], tables: &[u8], sums: &mut [u32; 32]) {
     }
 }
 
-pub(super) fn dot_panel(rows: &[f32], dimensions: usize, panel: &[f32], out: &mut [[f32; 32]]) {
+fn dot_panel(rows: &[f32], dimensions: usize, panel: &[f32], out: &mut [[f32; 32]]) {
     for (row, out) in rows.chunks_exact(dimensions.max(1)).zip(out) {
         *out = [0.0; 32];
         for (&x, values) in row.iter().zip(panel.as_chunks::<32>().0) {

@@ -6,6 +6,8 @@
 //!    same, else again. A crash between 2 and 3 leaves an element that few or no others point to, never a dangling
 //!    pointer.
 //!
+//! A row that comes from a pending list leaves it in the unit of step 2 ([`Origin`]), so no crash doubles or loses it.
+//!
 //! Code tails and upper records are written before the element that points to them; a crash between leaks slots.
 
 use super::near::Near;
@@ -18,7 +20,8 @@ use crate::index::{Head, chain_index};
 use crate::keys::{KeySummary, Row};
 use crate::page::{BlockNumber, Kind, MAX_UNIT_PAGES, NONE, PageStore, Tag, Unit};
 use crate::shape::{
-    CHUNK_ROWS, NewElement, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper, write_chunk, write_upper,
+    CHUNK_ROWS, HeapTid, NewElement, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper, write_chunk,
+    write_upper,
 };
 use crate::sq8::Params;
 
@@ -34,6 +37,46 @@ pub struct NewRow<'a> {
     pub probe: &'a Probe,
     /// Level for the element, if the row needs one of its own.
     pub level: u8,
+}
+
+/// The element of a sealed pending list that a row comes from. Nobody else changes it: the maintenance lock is held.
+pub(crate) struct Origin<'a> {
+    /// The form of the list's elements.
+    pub(crate) shape: &'a Shape,
+    /// The list.
+    pub(crate) segment: u32,
+    /// The element.
+    pub(crate) slot: Slot,
+    /// Its row.
+    pub(crate) tid: HeapTid,
+}
+
+impl Origin<'_> {
+    fn block(&self) -> BlockNumber {
+        self.shape.element.block(self.slot)
+    }
+
+    /// Locks the element's page if it comes before `block` in the order of locks.
+    fn lock_before<U: Unit>(this: Option<&Self>, unit: &mut U, block: BlockNumber) -> Result<()> {
+        match this {
+            Some(origin) if origin.block() < block => unit.page(origin.block()).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Empties the element. Other element pages that the unit changes are locked already.
+    fn empty<U: Unit>(this: Option<&Self>, unit: &mut U) -> Result<()> {
+        let Some(origin) = this else { return Ok(()) };
+        let block = origin.block();
+        let page = unit.page(block)?;
+        page.expect(block, origin.segment, Kind::Element)?;
+        let mut element = origin.shape.view_mut(page, origin.slot);
+        if element.as_ref().row_count() != 1 || element.retain_inline(|tid| tid == origin.tid) != 1 {
+            return Err(Error::corrupt(block, "is of a pending list that somebody else changes"));
+        }
+        element.set_row_count(0);
+        Ok(())
+    }
 }
 
 /// What became of an insert.
@@ -76,6 +119,11 @@ impl<S: PageStore> Segment<'_, S> {
     /// [`Error::Corrupt`]; [`Error::Full`] and [`Error::Limit`] where numbers of slots or rows run out; those of the
     /// store. What was written before the error harms nobody (docs/concurrency.md).
     pub fn insert(&self, ef_construction: usize, row: &NewRow) -> Result<Outcome> {
+        self.insert_from(ef_construction, row, None)
+    }
+
+    /// As [`Self::insert`], for a row that leaves a pending list by that.
+    pub(crate) fn insert_from(&self, ef_construction: usize, row: &NewRow, origin: Option<&Origin>) -> Result<Outcome> {
         loop {
             let head = self.store.read(self.head, |page| Head::decode(page, self.head, self.id))??;
             if !head.active {
@@ -89,9 +137,9 @@ impl<S: PageStore> Segment<'_, S> {
                 }
             }
             let outcome = if head.entry == NONE {
-                self.insert_first(row)?
+                self.insert_first(row, origin)?
             } else {
-                self.insert_linked(&head, ef_construction, row)?
+                self.insert_linked(&head, ef_construction, row, origin)?
             };
             if let Some(outcome) = outcome {
                 return Ok(outcome);
@@ -100,7 +148,7 @@ impl<S: PageStore> Segment<'_, S> {
     }
 
     /// The first element becomes the entry point in the same unit; `None` if another session was faster.
-    fn insert_first(&self, row: &NewRow) -> Result<Option<Outcome>> {
+    fn insert_first(&self, row: &NewRow, origin: Option<&Origin>) -> Result<Option<Outcome>> {
         let Some((tails, records)) = self.put_parts(row, &[])? else { return Ok(Some(Outcome::Sealed)) };
         let mut unit = self.store.unit();
         let mut head = Head::decode(unit.page(self.head)?, self.head, self.id)?;
@@ -110,6 +158,7 @@ impl<S: PageStore> Segment<'_, S> {
         if head.entry != NONE {
             return Ok(None);
         }
+        Origin::empty(origin, &mut unit)?;
         let tag = Tag { used: 1, ..Tag::new(self.id, Kind::Element) };
         let (block, page) = unit.allocate(tag)?;
         let slot = self.shape.element.slot(block, 0)?;
@@ -124,16 +173,22 @@ impl<S: PageStore> Segment<'_, S> {
         Ok(Some(Outcome::Inserted))
     }
 
-    fn insert_linked(&self, head: &Head, ef_construction: usize, row: &NewRow) -> Result<Option<Outcome>> {
+    fn insert_linked(
+        &self,
+        head: &Head,
+        ef_construction: usize,
+        row: &NewRow,
+        origin: Option<&Origin>,
+    ) -> Result<Option<Outcome>> {
         let levels = self.candidates(head, ef_construction, row)?;
         let codes = self.codes(&levels[0].iter().map(|f| f.near.slot()).collect::<Vec<_>>())?;
         if let Some(twin) = (0..codes.len()).find(|&i| same(codes.get(i), row)) {
-            return self.add_row(codes.slot(twin), row).map(Some);
+            return self.add_row(codes.slot(twin), row, origin).map(Some);
         }
         let chosen = self.choose_all(&levels, &codes)?;
         let Some((tails, records)) = self.put_parts(row, &chosen)? else { return Ok(Some(Outcome::Sealed)) };
         let neighbors: Vec<Slot> = chosen[0].iter().map(|f| f.near.slot()).collect();
-        let Some(slot) = self.put(Kind::Element, self.shape.element, |page, slot| {
+        let Some((slot, _)) = self.put(Kind::Element, self.shape.element, origin, |page, slot| {
             write_element((self.shape, self.id), page, slot, row, &tails, &records, &neighbors);
         })?
         else {
@@ -210,10 +265,10 @@ impl<S: PageStore> Segment<'_, S> {
         for i in 0..self.shape.tails {
             let part = &row.code[self.shape.tail_range(i)];
             let slots = self.shape.tail;
-            let put = self.put(Kind::Tail, slots, |page, slot| {
+            let put = self.put(Kind::Tail, slots, None, |page, slot| {
                 slots.get_mut(page, slot)[..part.len()].copy_from_slice(part);
             })?;
-            let Some(slot) = put else { return Ok(None) };
+            let Some((slot, _)) = put else { return Ok(None) };
             tails.push(slot);
         }
         let mut records = Vec::with_capacity(usize::from(row.level));
@@ -224,9 +279,10 @@ impl<S: PageStore> Segment<'_, S> {
                 .map(|found| found.iter().map(|f| UpperNeighbor { element: f.near.slot(), record: f.record }).collect())
                 .unwrap_or_default();
             let slots = self.shape.upper;
-            let put =
-                self.put(Kind::Upper, slots, |page, slot| write_upper(slots.get_mut(page, slot), up, 0, &neighbors))?;
-            let Some(slot) = put else { return Ok(None) };
+            let put = self.put(Kind::Upper, slots, None, |page, slot| {
+                write_upper(slots.get_mut(page, slot), up, 0, &neighbors);
+            })?;
+            let Some((slot, _)) = put else { return Ok(None) };
             records.push(slot);
             up = slot;
         }
@@ -234,13 +290,30 @@ impl<S: PageStore> Segment<'_, S> {
         Ok(Some((tails, records)))
     }
 
-    /// Takes a free slot of a kind and lets `write` fill it. `None`: the segment is sealed.
+    /// Appends a row to a pending list, as an element of its own. The list's elements up to this one, and whether a page
+    /// was added for it. `None`: the list is sealed.
+    pub(crate) fn append(&self, row: &NewRow) -> Result<Option<(u64, bool)>> {
+        let row = &NewRow { level: 0, ..*row };
+        let Some((tails, _)) = self.put_parts(row, &[])? else { return Ok(None) };
+        let slots = self.shape.element;
+        let put = self.put(Kind::Element, slots, None, |page, slot| {
+            write_element((self.shape, self.id), page, slot, row, &tails, &[], &[]);
+        })?;
+        Ok(put.map(|(slot, pages)| {
+            let index = slots.index(slot);
+            (u64::from(pages.saturating_sub(1)) * u64::from(slots.per_page) + u64::from(index) + 1, index == 0)
+        }))
+    }
+
+    /// Takes a free slot of a kind and lets `write` fill it. The slot, and the segment's pages of elements. `None`: the
+    /// segment is sealed.
     fn put(
         &self,
         kind: Kind,
         slots: Slots,
+        origin: Option<&Origin>,
         mut write: impl FnMut(&mut crate::page::Page, Slot),
-    ) -> Result<Option<Slot>> {
+    ) -> Result<Option<(Slot, u32)>> {
         loop {
             let mut unit = self.store.unit();
             let head = Head::decode(unit.shared(self.head)?, self.head, self.id)?;
@@ -250,6 +323,7 @@ impl<S: PageStore> Segment<'_, S> {
             let block = head.last[chain_index(kind)];
             if block != NONE {
                 self.not_the_head(block)?;
+                Origin::lock_before(origin, &mut unit, block)?;
                 let page = unit.page(block)?;
                 let mut tag = page.expect(block, self.id, kind)?;
                 if u32::from(tag.used) < slots.per_page {
@@ -257,13 +331,14 @@ impl<S: PageStore> Segment<'_, S> {
                     tag.used += 1;
                     page.set_tag(tag);
                     write(page, slot);
+                    Origin::empty(origin, &mut unit)?;
                     unit.commit()?;
-                    return Ok(Some(slot));
+                    return Ok(Some((slot, head.element_pages)));
                 }
             }
             drop(unit);
-            if let Some(slot) = self.put_on_new_page(kind, slots, block, &mut write)? {
-                return Ok(Some(slot));
+            if let Some(put) = self.put_on_new_page(kind, slots, origin, block, &mut write)? {
+                return Ok(Some(put));
             }
         }
     }
@@ -278,17 +353,20 @@ impl<S: PageStore> Segment<'_, S> {
         &self,
         kind: Kind,
         slots: Slots,
+        origin: Option<&Origin>,
         last: u32,
         write: &mut impl FnMut(&mut crate::page::Page, Slot),
-    ) -> Result<Option<Slot>> {
+    ) -> Result<Option<(Slot, u32)>> {
         let mut unit = self.store.unit();
         let mut head = Head::decode(unit.page(self.head)?, self.head, self.id)?;
         if !head.active || head.last[chain_index(kind)] != last {
             return Ok(None);
         }
         if last != NONE {
+            Origin::lock_before(origin, &mut unit, last)?;
             unit.page(last)?.expect(last, self.id, kind)?;
         }
+        Origin::empty(origin, &mut unit)?;
         let (block, page) = unit.allocate(Tag { used: 1, ..Tag::new(self.id, kind) })?;
         let slot = slots.slot(block, 0)?;
         write(page, slot);
@@ -306,7 +384,7 @@ impl<S: PageStore> Segment<'_, S> {
         }
         head.encode(unit.page(self.head)?);
         unit.commit()?;
-        Ok(Some(slot))
+        Ok(Some((slot, head.element_pages)))
     }
 
     fn raise_entry(&self, slot: Slot, level: u8) -> Result<()> {
@@ -438,16 +516,19 @@ impl<S: PageStore> Segment<'_, S> {
     }
 
     /// Gives a row to an element that has the same code.
-    fn add_row(&self, slot: Slot, row: &NewRow) -> Result<Outcome> {
+    fn add_row(&self, slot: Slot, row: &NewRow, origin: Option<&Origin>) -> Result<Outcome> {
         let block = self.shape.element.block(slot);
         let mut spare = None;
         loop {
             let mut unit = self.store.unit();
-            if !Head::decode(unit.shared(self.head)?, self.head, self.id)?.active {
+            let head = Head::decode(unit.shared(self.head)?, self.head, self.id)?;
+            if !head.active {
                 return Ok(Outcome::Sealed);
             }
+            Origin::lock_before(origin, &mut unit, block)?;
+            unit.page(block)?.expect(block, self.id, Kind::Element)?;
+            Origin::empty(origin, &mut unit)?;
             let page = unit.page(block)?;
-            page.expect(block, self.id, Kind::Element)?;
             let mut element = self.shape.view_mut(page, slot);
             element.widen_residual(row.params);
             if element.push_inline(&row.row) {
@@ -475,10 +556,10 @@ impl<S: PageStore> Segment<'_, S> {
                 return Ok(Outcome::Inserted);
             }
             drop(unit);
-            let put = self.put(Kind::Overflow, self.shape.chunk, |page, slot| {
+            let put = self.put(Kind::Overflow, self.shape.chunk, None, |page, slot| {
                 write_chunk(self.shape, self.shape.chunk.get_mut(page, slot), NONE, &[]);
             })?;
-            let Some(slot) = put else { return Ok(Outcome::Sealed) };
+            let Some((slot, _)) = put else { return Ok(Outcome::Sealed) };
             spare = Some(slot);
         }
     }

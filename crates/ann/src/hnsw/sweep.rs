@@ -131,7 +131,21 @@ impl<S: PageStore> Segment<'_, S> {
             delay();
             block = self.vacuum_page(block, &mut dead, &mut swept)?;
         }
+        self.note_routers(swept.routers)?;
         Ok(swept)
+    }
+
+    /// Lets compaction know how much of the segment is dead.
+    fn note_routers(&self, routers: u64) -> Result<()> {
+        let mut unit = self.store.unit();
+        let page = unit.page(self.head)?;
+        let mut head = Head::decode(page, self.head, self.id)?;
+        if head.routers == routers {
+            return Ok(());
+        }
+        head.routers = routers;
+        head.encode(page);
+        unit.commit()
     }
 
     fn vacuum_page(

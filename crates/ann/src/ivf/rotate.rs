@@ -180,10 +180,9 @@ mod tests {
             out.iter().enumerate().map(|(i, &x)| f64::from(x) * (i % 13) as f64).sum::<f64>()
         };
         for (dimensions, expected) in [(3, PINS[0]), (100, PINS[1]), (384, PINS[2]), (1024, PINS[3])] {
-            println!("{dimensions}: {}", hash(dimensions));
-            assert!((hash(dimensions) - expected).abs() < 1e9, "{dimensions}: {}", hash(dimensions));
+            assert!((hash(dimensions) - expected).abs() < 1e-2, "{dimensions}: {}", hash(dimensions));
         }
     }
 
-    const PINS: [f64; 4] = [0.0; 4];
+    const PINS: [f64; 4] = [-34.625, -47.497685, 384.667793, 29.677612];
 }

@@ -86,6 +86,31 @@ impl PageStore for Strict<'_> {
         self.inner.release(block)
     }
 
+    fn reserve(&self, pages: u32) -> Result<Vec<BlockNumber>> {
+        self.step()?;
+        self.inner.reserve(pages)
+    }
+
+    fn write_new(&self, block: BlockNumber, page: &Page) -> Result<()> {
+        self.step()?;
+        self.inner.write_new(block, page)
+    }
+
+    fn next_xid(&self) -> u64 {
+        assert!(!self.locked.get(), "the store is used while a page is locked");
+        self.inner.next_xid()
+    }
+
+    fn is_removable(&self, xid: u64) -> bool {
+        assert!(!self.locked.get(), "the store is used while a page is locked");
+        self.inner.is_removable(xid)
+    }
+
+    fn log_reuse(&self, xid: u64) -> Result<()> {
+        self.step()?;
+        self.inner.log_reuse(xid)
+    }
+
     fn block_count(&self) -> BlockNumber {
         assert!(!self.locked.get(), "the store is used while a page is locked");
         self.inner.block_count()
@@ -114,7 +139,7 @@ pub struct StrictUnit<'a> {
 impl<'a> StrictUnit<'a> {
     fn hold(&mut self, block: BlockNumber, shared: bool, kind: Option<Kind>) {
         use Kind::*;
-        let order = [Meta, SegmentHead, Element, Upper, Overflow, Tail];
+        let order = [Meta, History, SegmentHead, Element, Upper, Overflow, Tail];
         // Element pages among themselves are locked by block number; of other kinds a unit locks one existing page.
         let within = if kind == Some(Element) { block } else { 0 };
         let rank = kind.and_then(|kind| order.iter().position(|&k| k == kind)).map(|rank| (rank, within));

@@ -1,0 +1,284 @@
+//! What compaction should do next.
+
+use super::history::MAX_INPUTS;
+use super::{Action, Step, Work, release};
+use crate::error::Result;
+use crate::hnsw::read::Segment;
+use crate::index::{AgeCut, Directory, Head, MAX_SEGMENTS, MICROSECONDS_A_DAY, Meta, Parameters, Recency};
+use crate::index::{SegmentEntry, SegmentKind};
+use crate::page::{Circle, NONE, PageStore};
+
+/// Times `pending_rows`: rows from which on a flush builds a segment, instead of inserting row by row.
+const BULK: u64 = 4;
+/// Rows that are worth a segment of their own.
+const LEAST_SEGMENT: u64 = 4096;
+/// Sealed graphs that searches walk one by one.
+const MOST_GRAPHS: usize = 6;
+/// Segments of like size that are merged at once.
+const MERGED: usize = 4;
+/// Rows that a merge makes at most.
+const MOST_MERGED: u64 = 10_000_000;
+/// Rows that a migration takes at most, unless one segment has more: the lock is held that long.
+const MOST_MIGRATED: u64 = 1_000_000;
+/// Pages of elements up to which a segment is counted, not estimated.
+const COUNTED_PAGES: u32 = 4;
+
+/// A segment and how large it is.
+#[derive(Clone, Copy)]
+struct Sized {
+    entry: SegmentEntry,
+    head: Head,
+    elements: u64,
+    /// Elements without rows: as VACUUM last counted.
+    routers: u64,
+}
+
+impl Sized {
+    fn live(&self) -> u64 {
+        self.elements.saturating_sub(self.routers)
+    }
+}
+
+/// What is due next, the most urgent and cheapest first; `None`: nothing. `now` is the clock, in microseconds since
+/// 2000-01-01.
+///
+/// Reads the heads of all segments, and whole segments where only their rows tell whether they are old.
+///
+/// # Errors
+/// [`Error::Corrupt`](crate::error::Error::Corrupt); those of the store.
+pub fn plan(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64) -> Result<Option<Step>> {
+    if release::is_due(store, directory) {
+        return Ok(Some(Step { action: Action::Free, work: Work::Free, inputs: Vec::new() }));
+    }
+    let plan = Plan { store, parameters: &meta.parameters, now, segments: sizes(store, meta, directory)? };
+    // With a full directory no list can be sealed: merges come first.
+    if !directory.has_room()
+        && let Some(step) = plan.merge_partitions(true)
+    {
+        return Ok(Some(step));
+    }
+    if let Some(step) = plan.flush()? {
+        return Ok(Some(step));
+    }
+    let step = plan.clean_up().or_else(|| plan.merge_graphs());
+    match step {
+        Some(step) => Ok(Some(step)),
+        None => Ok(plan.migrate()?.or_else(|| plan.merge_partitions(directory.segments.len() > MAX_SEGMENTS / 2))),
+    }
+}
+
+fn sizes(store: &impl PageStore, meta: &Meta, directory: &Directory) -> Result<Vec<Sized>> {
+    let shapes = meta.parameters.shapes();
+    let mut sizes = Vec::new();
+    for &entry in &directory.segments {
+        let segment = Segment { store, shape: shapes.of(entry.kind), id: entry.id, head: entry.head };
+        let head = segment.read_head()?;
+        let (mut elements, mut routers) =
+            (u64::from(head.element_pages) * u64::from(segment.shape.element.per_page), head.routers);
+        if head.element_pages <= COUNTED_PAGES {
+            let counts = segment.tally()?;
+            (elements, routers) = (counts.elements, counts.routers);
+        }
+        sizes.push(Sized { entry, head, elements, routers });
+    }
+    Ok(sizes)
+}
+
+struct Plan<'a, S> {
+    store: &'a S,
+    parameters: &'a Parameters,
+    now: i64,
+    segments: Vec<Sized>,
+}
+
+impl<S: PageStore> Plan<'_, S> {
+    fn of(&self, kind: SegmentKind) -> impl Iterator<Item = &Sized> {
+        self.segments.iter().filter(move |s| s.entry.kind == kind)
+    }
+
+    fn flush(&self) -> Result<Option<Step>> {
+        let lists = || self.of(SegmentKind::Pending);
+        let limit = u64::from(self.parameters.pending_rows);
+        let backlog: u64 = lists().map(|s| s.elements).sum();
+        if lists().all(|s| s.entry.active && s.elements < limit) {
+            return Ok(None);
+        }
+        let large = backlog >= (BULK * limit).max(LEAST_SEGMENT);
+        let target = match self.parameters.recency() {
+            Recency::None => Some(SegmentKind::Ivf),
+            Recency::All => large.then_some(SegmentKind::Hnsw),
+            Recency::ByArrival(_) => large.then_some(SegmentKind::Ivf),
+            Recency::ByAge { age, threshold } => {
+                let cut = AgeCut::new(age, threshold, self.now);
+                (large || self.are_old(&lists().collect::<Vec<_>>(), cut, 50)?).then_some(SegmentKind::Ivf)
+            }
+        };
+        let work = target.map_or(Work::Trickle, Work::Rewrite);
+        Ok(Some(Step { action: Action::Flush, work, inputs: Vec::new() }))
+    }
+
+    /// Whether at least so many per cent of the rows are old. Reads them, until it is clear that they are not.
+    fn are_old(&self, segments: &[&Sized], cut: AgeCut, percent: u64) -> Result<bool> {
+        let shapes = self.parameters.shapes();
+        // Elements stand for rows where rows would have to be counted first.
+        let total: u64 = segments.iter().map(|s| s.live()).sum();
+        let (mut old, mut recent) = (0u64, 0u64);
+        for s in segments {
+            let shape = shapes.of(s.entry.kind);
+            let segment = Segment { store: self.store, shape, id: s.entry.id, head: s.entry.head };
+            let (mut block, mut circle) = (s.head.first_element(), Circle::default());
+            while block != NONE {
+                self.store.check_interrupts()?;
+                circle.step(block, block)?;
+                block = segment.elements_of(block, |_, e| {
+                    let row = e.inline_rows().next();
+                    let is_old = row.map(|row| cut.is_old(&row.keys));
+                    old += u64::from(is_old == Some(true));
+                    recent += u64::from(is_old == Some(false));
+                })?;
+                if recent * 100 > total * (100 - percent) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(old > 0 && old * 100 >= (old + recent) * percent)
+    }
+
+    /// A segment of which more than a third is dead.
+    fn clean_up(&self) -> Option<Step> {
+        let dead = self.segments.iter().find(|s| {
+            let many = s.routers * 3 > s.elements || !s.entry.active && s.elements == 0;
+            let kept = s.entry.kind == SegmentKind::Pending || s.entry.active && s.elements < LEAST_SEGMENT;
+            many && !kept
+        })?;
+        Some(self.rewrite(Action::CleanUp, dead.entry.kind, &[dead]))
+    }
+
+    fn rewrite(&self, action: Action, kind: SegmentKind, inputs: &[&Sized]) -> Step {
+        Step { action, work: Work::Rewrite(kind), inputs: inputs.iter().map(|s| s.entry.id).collect() }
+    }
+
+    /// The smallest sealed graphs, where there are too many. Larger ones wait until as much has come together, so that a
+    /// row is copied a logarithmic number of times.
+    fn merge_graphs(&self) -> Option<Step> {
+        let mut graphs: Vec<&Sized> = self.of(SegmentKind::Hnsw).filter(|s| !s.entry.active).collect();
+        if graphs.len() <= MOST_GRAPHS {
+            return None;
+        }
+        graphs.sort_by_key(|s| s.live());
+        let mut sum = graphs[0].live() + graphs[1].live();
+        let alike = graphs[2..].iter().take(MAX_INPUTS - 2).take_while(|s| {
+            let fits = s.live() <= sum;
+            sum += s.live();
+            fits
+        });
+        let count = 2 + alike.count();
+        Some(self.rewrite(Action::Merge, SegmentKind::Hnsw, &graphs[..count]))
+    }
+
+    /// Old graphs, the oldest first.
+    fn migrate(&self) -> Result<Option<Step>> {
+        let mut graphs: Vec<&Sized> = self.of(SegmentKind::Hnsw).filter(|s| s.live() > 0).collect();
+        graphs.sort_by_key(|s| (s.entry.created, s.entry.id));
+        let (mut inputs, mut rows) = (Vec::new(), 0u64);
+        for graph in graphs {
+            if inputs.len() == MAX_INPUTS || !inputs.is_empty() && rows + graph.live() > MOST_MIGRATED {
+                break;
+            }
+            if self.is_old(graph)? {
+                rows += graph.live();
+                inputs.push(graph);
+            }
+        }
+        Ok((!inputs.is_empty()).then(|| self.rewrite(Action::Migrate, SegmentKind::Ivf, &inputs)))
+    }
+
+    fn is_old(&self, graph: &Sized) -> Result<bool> {
+        let open = graph.entry.active;
+        match self.parameters.recency() {
+            Recency::All => Ok(false),
+            Recency::None => Ok(!open || graph.elements >= LEAST_SEGMENT),
+            Recency::ByArrival(recent) => {
+                let newer = |s: &&Sized| s.entry.active || s.entry.created > graph.entry.created;
+                let rows: u64 = self.segments.iter().filter(newer).map(|s| s.live()).sum();
+                Ok(!open && rows >= recent)
+            }
+            Recency::ByAge { .. }
+                if open && !self.parameters.is_full(graph.elements, graph.entry.created, self.now) =>
+            {
+                Ok(false)
+            }
+            Recency::ByAge { age, threshold } => {
+                let cut = AgeCut::new(age, threshold, self.now);
+                let Some(column) = graph.head.summary.map(|s| s.column(cut.column)) else { return Ok(false) };
+                if column.max < cut.value {
+                    return Ok(true);
+                }
+                // Rows mostly come soon after the time that they bear: a young graph is not worth reading.
+                let young = self.now.saturating_sub(graph.entry.created) < threshold / 2;
+                if young || column.min >= cut.value && !column.has_null {
+                    return Ok(false);
+                }
+                self.are_old(&[graph], cut, 95)
+            }
+        }
+    }
+
+    /// IVF segments of like size and of one interval of time; where the directory is `crowded` any that lie side by side.
+    fn merge_partitions(&self, crowded: bool) -> Option<Step> {
+        let mut partitions: Vec<(&Sized, i64)> =
+            self.of(SegmentKind::Ivf).filter(|s| !s.entry.active).map(|s| (s, self.time_of(s))).collect();
+        partitions.sort_by_key(|&(s, time)| (time, s.entry.created, s.entry.id));
+        let sorted: Vec<&Sized> = partitions.into_iter().map(|p| p.0).collect();
+        let inputs = if crowded { smallest_window(&sorted) } else { self.like_each_other(&sorted) }?;
+        Some(self.rewrite(Action::Merge, SegmentKind::Ivf, &inputs))
+    }
+
+    /// Where a segment lies in time: the end of its rows.
+    fn time_of(&self, s: &Sized) -> i64 {
+        let column = self.parameters.age_key.zip(s.head.summary).map(|(age, summary)| summary.column(age.column));
+        column.map_or(s.entry.created, |c| c.max)
+    }
+
+    fn like_each_other<'s>(&self, sorted: &[&'s Sized]) -> Option<Vec<&'s Sized>> {
+        sorted.iter().find_map(|first| {
+            let class = self.class(first);
+            let mut sum = 0;
+            let alike: Vec<&Sized> = sorted
+                .iter()
+                .copied()
+                .filter(|s| self.class(s) == class)
+                .take(MERGED)
+                .take_while(|s| {
+                    sum += s.live();
+                    sum <= MOST_MERGED
+                })
+                .collect();
+            (alike.len() == MERGED).then_some(alike)
+        })
+    }
+
+    /// Segments that may be merged have this in common: the interval that their rows lie in, where it is one, and the
+    /// power of four of their size.
+    fn class(&self, s: &Sized) -> (Option<i64>, u32) {
+        let interval = self.parameters.partition_interval;
+        let bucket = self.parameters.age_key.zip(s.head.summary).and_then(|(age, summary)| {
+            let column = summary.column(age.column);
+            let unit = if age.in_days { MICROSECONDS_A_DAY } else { 1 };
+            let of = |value: i64| value.saturating_mul(unit).div_euclid(interval.max(1));
+            (interval < i64::MAX && column.min <= column.max && of(column.min) == of(column.max))
+                .then(|| of(column.min))
+        });
+        (bucket, (s.live() / LEAST_SEGMENT).max(1).ilog(MERGED as u64))
+    }
+}
+
+/// The run of segments that has the fewest rows, as long as a step may take.
+fn smallest_window<'s>(sorted: &[&'s Sized]) -> Option<Vec<&'s Sized>> {
+    let rows = |window: &[&Sized]| window.iter().map(|s| s.live()).sum::<u64>();
+    (2..=MAX_INPUTS.min(sorted.len()))
+        .rev()
+        .filter_map(|n| sorted.windows(n).min_by_key(|w| rows(w)))
+        .find(|w| rows(w) <= MOST_MERGED)
+        .map(<[_]>::to_vec)
+}
