@@ -10,10 +10,15 @@ use crate::pg::relation::Index;
 use crate::pg::reloptions::{self, Options};
 use crate::pg::settings::{maintenance_work_mem, now};
 use crate::pg::thread::{Pool, wait_a_moment};
-use ann::hnsw::build::Graph;
+use ann::hnsw::build::{Graph, Node};
 use ann::hnsw::layout::{Rows, pages_needed, write_segment};
 use ann::hnsw::probe::encode_row;
-use ann::index::{self, Directory, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind};
+use ann::index::{
+    self, AgeCut, Directory, Head, MAX_SEGMENTS, MICROSECONDS_A_DAY, Meta, Parameters, Recency, SegmentEntry,
+    SegmentKind,
+};
+use ann::ivf::kmeans::Work;
+use ann::ivf::write::Plan;
 use ann::keys::Row;
 use ann::page::{BlockNumber, Kind, META_BLOCK, Page, Tag};
 use ann::shape::Shape;
@@ -79,12 +84,44 @@ fn warn_of_idle_options(index: Index, parameters: &Parameters) {
     }
 }
 
+/// Rows of the largest IVF segment.
+const LARGEST_PARTITION: u64 = 10_000_000;
+/// Elements of the smallest: intervals of fewer go with the next.
+const SMALLEST_PARTITION: usize = 4096;
+/// IVF segments that a build makes of the intervals of time; the last one has the rest.
+const MOST_PARTITIONS: usize = 100;
+
+/// Appends a page to an index that is being built.
+fn append(index: Index, block: BlockNumber, page: &Page) -> ann::error::Result<()> {
+    pgrx::check_for_interrupts!();
+    let written = index.append_unlogged(page);
+    assert_eq!(written, block, "nobody else extends an index that is being built");
+    Ok(())
+}
+
+/// Id, blocks and template of the head for a segment of so many pages, from `first` on.
+fn next_segment(
+    index: Index,
+    segments: &[SegmentEntry],
+    first: BlockNumber,
+    pages: usize,
+) -> (u32, Vec<BlockNumber>, Head) {
+    let end = BlockNumber::try_from(first as usize + pages).map_err(|_| ann::error::Error::Full);
+    (segments.len() as u32 + 1, (first..or_raise(index, end)).collect(), Head::new(now()))
+}
+
 struct Builder {
     index: Index,
     parameters: Parameters,
     shape: Shape,
     arena: BuildArena,
+    /// What of the rows is old, as of the beginning of the build.
+    recency: Recency,
+    cut: Option<AgeCut>,
+    /// Rows for graphs; where arrival tells what is recent, all that may be.
     rows: Rows<BuildArena>,
+    /// Rows for IVF segments.
+    old: Rows<BuildArena>,
     code: Vec<u8>,
     pool: Option<Pool>,
     segments: Vec<SegmentEntry>,
@@ -100,13 +137,20 @@ impl Builder {
     fn new(index: Index) -> Self {
         let parameters = parameters(index);
         let [meta, directory, _] = index::empty_index(&parameters, now());
+        let recency = parameters.recency();
         index.append_unlogged(&meta);
         index.append_unlogged(&directory);
         Self {
             index,
             shape: parameters.shape(),
             arena: BuildArena::new(maintenance_work_mem()),
+            recency,
+            cut: match recency {
+                Recency::ByAge { age, threshold } => Some(AgeCut::new(age, threshold, now())),
+                _ => None,
+            },
             rows: Rows::new(parameters.dimensions, parameters.keys),
+            old: Rows::new(parameters.dimensions, parameters.keys),
             code: vec![0; parameters.dimensions],
             parameters,
             pool: None,
@@ -120,18 +164,124 @@ impl Builder {
     fn add(&mut self, row: &Row, vector: &[f32]) {
         check_dimensions(self.parameters.dimensions, vector.len());
         let Some((_, params)) = encode_row(self.parameters.metric, vector, &mut self.code) else { return };
-        or_raise(self.index, self.rows.push(&mut self.arena, &params, &self.code, row));
+        let is_old = match self.recency {
+            Recency::None => true,
+            Recency::ByAge { .. } => self.cut.is_some_and(|cut| cut.is_old(&row.keys)),
+            Recency::All | Recency::ByArrival(_) => false,
+        };
+        let rows = if is_old { &mut self.old } else { &mut self.rows };
+        or_raise(self.index, rows.push(&mut self.arena, &params, &self.code, row));
         self.index_tuples += 1;
         progress::tuples_done(self.index_tuples);
+        self.write_what_is_full();
+    }
+
+    /// Writes segments of as many rows as they should have at most, and forgets those rows.
+    fn write_what_is_full(&mut self) {
+        let (graph, old) = (self.rows.codes.len() as u64, self.old.codes.len() as u64);
         let room = self.segments.len() + 1 < MAX_SEGMENTS;
-        if self.rows.codes.len() as u64 >= self.parameters.segment_rows && room {
-            self.write_segment(false);
-            progress::phase(Phase::Load);
+        match self.recency {
+            // Which rows are recent shows when the last one is there.
+            Recency::ByArrival(recent) if graph >= recent.saturating_add(LARGEST_PARTITION) => self.set_older_apart(),
+            Recency::ByArrival(_) => return,
+            _ if graph >= self.parameters.segment_rows && room => self.write_graph(false),
+            _ if old >= LARGEST_PARTITION => self.write_partitions(),
+            _ => return,
+        }
+        if self.rows.is_empty() && self.old.is_empty() {
+            self.arena.reset();
+        }
+        progress::phase(Phase::Load);
+    }
+
+    /// Where arrival decides: all but the newest rows are old.
+    fn set_older_apart(&mut self) {
+        let Recency::ByArrival(recent) = self.recency else { return };
+        let elements = self.rows.codes.len() as u64;
+        if elements <= recent {
+            return;
+        }
+        let newest = or_raise(self.index, self.rows.split_off(&mut self.arena, (elements - recent) as Node));
+        self.old = std::mem::replace(&mut self.rows, newest);
+        self.write_partitions();
+    }
+
+    /// Writes the old rows as IVF segments: one for each interval of time, but none of few rows.
+    fn write_partitions(&mut self) {
+        let old = std::mem::replace(&mut self.old, Rows::new(self.parameters.dimensions, self.parameters.keys));
+        let groups = self.partitions_of(&old);
+        if groups.len() <= 1 {
+            self.write_partition(old);
+            return;
+        }
+        // The copies of one interval at a time: their memory is used again for the next.
+        let mut arena = BuildArena::new(maintenance_work_mem() / 2);
+        for nodes in groups {
+            let mut part = Rows::new(self.parameters.dimensions, self.parameters.keys);
+            or_raise(self.index, old.copy_to(&nodes, &mut arena, &mut part));
+            self.write_partition(part);
+            arena.reset();
         }
     }
 
-    /// Links the rows gathered so far and writes them as a segment.
-    fn write_segment(&mut self, active: bool) {
+    /// Elements by the interval that their first row lies in, in the order of time.
+    fn partitions_of(&self, rows: &Rows<BuildArena>) -> Vec<Vec<Node>> {
+        let interval = self.parameters.partition_interval.max(1);
+        let Some(age) = self.parameters.age_key.filter(|_| interval < i64::MAX) else { return Vec::new() };
+        let unit = if age.in_days { MICROSECONDS_A_DAY } else { 1 };
+        // NULL is old: before all else.
+        let interval_of = |row: Row| {
+            row.keys.get(age.column).map_or(i64::MIN, |value| value.saturating_mul(unit).div_euclid(interval))
+        };
+        let mut nodes: Vec<(i64, Node)> = rows.firsts().map(|(node, row)| (interval_of(row), node)).collect();
+        nodes.sort_unstable();
+        let mut groups: Vec<Vec<Node>> = Vec::new();
+        let mut last = None;
+        for (interval, node) in nodes {
+            let begin = last != Some(interval) && groups.last().is_none_or(|group| group.len() >= SMALLEST_PARTITION);
+            if begin && groups.len() < MOST_PARTITIONS {
+                groups.push(Vec::new());
+            }
+            last = Some(interval);
+            if let Some(group) = groups.last_mut() {
+                group.push(node);
+            }
+        }
+        groups
+    }
+
+    /// Makes lists for rows and writes them as a segment.
+    fn write_partition(&mut self, rows: Rows<BuildArena>) {
+        let (codes, lists) = rows.finish();
+        let shape = self.shape.without_neighbors();
+        self.notice_spill();
+        progress::phase(Phase::Cluster);
+        progress::tuples_total(codes.len() as u64);
+        let pool = self.pool.get_or_insert_with(Pool::new);
+        let mut poll = |done| {
+            progress::tuples_done(done);
+            wait_a_moment();
+            Ok(())
+        };
+        let mut work = Work { pool: pool.rayon(), threads: pool.threads(), stop: pool.stop(), poll: &mut poll };
+        let seed = u64::from(self.next_block);
+        let plan = Plan::new((&codes, &lists, &shape), self.parameters.lists, seed, &mut work);
+        let plan = or_raise(self.index, plan);
+        progress::phase(Phase::Write);
+        let (id, blocks, head) = next_segment(self.index, &self.segments, self.next_block, plan.pages_needed());
+        let index = self.index;
+        let written = plan.write((id, &blocks), &head, &mut work, |block, page| append(index, block, page));
+        or_raise(index, written);
+        self.add_segment(id, SegmentKind::Ivf, false, &blocks, head.created);
+    }
+
+    fn add_segment(&mut self, id: u32, kind: SegmentKind, active: bool, blocks: &[BlockNumber], created: i64) {
+        self.segments.push(SegmentEntry { id, kind, active, head: blocks[0], created });
+        self.next_block += blocks.len() as BlockNumber;
+    }
+
+    /// Links the rows gathered for graphs and writes them as a segment.
+    fn write_graph(&mut self, active: bool) {
         let rows = std::mem::replace(&mut self.rows, Rows::new(self.parameters.dimensions, self.parameters.keys));
         let (codes, lists) = rows.finish();
         let count = codes.len();
@@ -149,26 +299,13 @@ impl Builder {
         });
         or_raise(self.index, linked);
         progress::phase(Phase::Write);
-        let created = now();
-        let id = self.segments.len() as u32 + 1;
-        let head_block = self.next_block;
-        let mut head = Head::new(created);
+        let pages = pages_needed(&graph, &lists, &self.shape);
+        let (id, blocks, mut head) = next_segment(self.index, &self.segments, self.next_block, pages);
         head.active = active;
         let index = self.index;
-        let end = head_block as usize + pages_needed(&graph, &lists, &self.shape);
-        let end = or_raise(index, BlockNumber::try_from(end).map_err(|_| ann::error::Error::Full));
-        let blocks: Vec<BlockNumber> = (head_block..end).collect();
-        let written = write_segment(&graph, &lists, &self.shape, (id, &blocks), &head, |block, page| {
-            pgrx::check_for_interrupts!();
-            let written = index.append_unlogged(page);
-            assert_eq!(written, block, "nobody else extends an index that is being built");
-            Ok(())
-        });
-        or_raise(index, written);
-        self.next_block = end;
-        self.segments.push(SegmentEntry { id, kind: SegmentKind::Hnsw, active, head: head_block, created });
-        drop(graph);
-        self.arena.reset();
+        let write = |block, page: &Page| append(index, block, page);
+        or_raise(index, write_segment(&graph, &lists, &self.shape, (id, &blocks), &head, write));
+        self.add_segment(id, SegmentKind::Hnsw, active, &blocks, head.created);
     }
 
     /// Says, once, how much memory would have kept the build out of temporary files.
@@ -185,7 +322,11 @@ impl Builder {
     }
 
     fn finish(mut self, heap_tuples: f64) -> Built {
-        self.write_segment(true);
+        self.set_older_apart();
+        if !self.old.is_empty() {
+            self.write_partitions();
+        }
+        self.write_graph(true);
         let directory = Directory { generation: 1, segments: std::mem::take(&mut self.segments), dropped: Vec::new() };
         let next_segment = directory.segments.len() as u32 + 1;
         let mut page = Page::zeroed();

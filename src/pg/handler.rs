@@ -195,6 +195,7 @@ unsafe extern "C-unwind" fn ambuildphasename(phase: i64) -> *mut std::ffi::c_cha
         3 => c"linking elements",
         4 => c"writing pages",
         5 => c"writing WAL",
+        6 => c"computing lists",
         _ => return ptr::null_mut(),
     };
     // SAFETY: copies a C string into the caller's context.

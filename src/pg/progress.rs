@@ -10,6 +10,7 @@ pub enum Phase {
     Link = 3,
     Write = 4,
     Log = 5,
+    Cluster = 6,
 }
 
 fn set(parameter: u32, value: i64) {

@@ -7,7 +7,7 @@ use crate::keys::{KeySummary, PackedRows, Row};
 use crate::page::{BlockNumber, Kind, NONE, PAGE_SIZE, Page, Tag};
 use crate::shape::{CHUNK_ROWS, INLINE_ROWS, NewElement, Shape, Slot, Slots, UpperNeighbor, write_chunk, write_upper};
 use crate::sq8::Params;
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use std::hash::BuildHasher;
 
 /// Rows of a segment to be built; rows with equal codes share an element.
@@ -79,6 +79,25 @@ impl<A: Arena> Rows<A> {
             node < at
         });
         Ok(tail)
+    }
+
+    /// The first row of each element.
+    pub fn firsts(&self) -> impl Iterator<Item = (Node, Row)> {
+        (0..self.first.len()).map(|i| (i as Node, self.first.get(i)))
+    }
+
+    /// Copies some elements with all their rows, in the order of `nodes`.
+    ///
+    /// # Errors
+    /// What the arena fails with.
+    pub fn copy_to(&self, nodes: &[Node], arena: &mut A, to: &mut Self) -> Result<()> {
+        let mut copies: HashMap<Node, Node> = HashMap::new();
+        for &node in nodes {
+            copies.insert(node, to.codes.len() as Node);
+            to.push(arena, &self.codes.params(node), self.codes.code(node), &self.first.get(node as usize))?;
+        }
+        to.more.extend(self.more.iter().filter_map(|(node, row)| Some((*copies.get(node)?, *row))));
+        Ok(())
     }
 
     /// Ends gathering: the codes to build a graph of, and the rows to write with it.
