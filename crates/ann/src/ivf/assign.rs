@@ -105,7 +105,7 @@ fn assign_flat(vectors: &impl Vectors, centroids: &Centroids, job: &Job, out: &m
     let panels = Panels::new(&centroids.values, centroids.dimensions);
     let products = Products::new(&panels, &centroids.values, job)?;
     job.each(out, BLOCK_ROWS, || panels.scanner(), |scanner, i, out| {
-        scanner.load(i * BLOCK_ROWS..i * BLOCK_ROWS + out.len(), vectors);
+        scanner.load(i * BLOCK_ROWS..i * BLOCK_ROWS + out.len(), |row, values| vectors.read(row, values));
         scanner.both(&panels, &products, out);
         job.count(out.len());
     })
@@ -224,11 +224,11 @@ impl Least {
 
 impl Scanner {
     /// Reads rows, at most [`BLOCK_ROWS`].
-    pub fn load(&mut self, rows: impl ExactSizeIterator<Item = usize>, vectors: &impl Vectors) {
+    pub fn load<T>(&mut self, rows: impl ExactSizeIterator<Item = T>, read: impl Fn(T, &mut [f32])) {
         self.rows.resize(rows.len() * self.dimensions, 0.0);
         self.norms2.clear();
         for (row, values) in rows.zip(self.rows.chunks_exact_mut(self.dimensions)) {
-            vectors.read(row, values);
+            read(row, values);
             self.norms2.push(norm2(values));
         }
     }
