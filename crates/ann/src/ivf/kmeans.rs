@@ -151,7 +151,7 @@ pub fn train(
     if vectors.is_empty() {
         return Ok(vec![0.0; dimensions]);
     }
-    let trainer = Trainer { vectors, dimensions, spherical: matches!(metric, Metric::Cosine | Metric::InnerProduct) };
+    let trainer = Trainer { vectors, dimensions, spherical: matches!(metric, Metric::Cosine | Metric::InnerProduct), unit: metric == Metric::Cosine };
     work.drive(|job| {
         let mut random = Random(seed);
         let all = 0..vectors.len() as u32;
@@ -176,6 +176,8 @@ struct Trainer<'a, V> {
     vectors: &'a V,
     dimensions: usize,
     spherical: bool,
+    /// Vectors have length one as they are.
+    unit: bool,
 }
 
 impl<V: Vectors> Trainer<'_, V> {
@@ -233,7 +235,7 @@ impl<V: Vectors> Trainer<'_, V> {
     /// A row as it is trained on.
     fn read_one(&self, row: u32, out: &mut [f32]) {
         self.vectors.read(row as usize, out);
-        if self.spherical {
+        if self.spherical && !self.unit {
             normalize(out);
         }
     }
@@ -340,8 +342,12 @@ impl<V: Vectors> Trainer<'_, V> {
         let (mut row, mut lengths) = (vec![0.0; self.dimensions], vec![(0f64, 0f64); centroids.len() / self.dimensions]);
         let (mut cosines, mut counted) = (0f64, 0f64);
         for (&i, nearest) in rows.iter().zip(nearest) {
-            self.vectors.read(i as usize, &mut row);
-            let length = norm(&row);
+            let length = if self.unit {
+                1.0
+            } else {
+                self.vectors.read(i as usize, &mut row);
+                norm(&row)
+            };
             if length > 0.0 {
                 // Between unit vectors.
                 cosines += 1.0 - f64::from(nearest.distance2).min(4.0) / 2.0;
@@ -421,6 +427,11 @@ fn norm(vector: &[f32]) -> f64 {
 
 /// To length one; zero vectors stay.
 fn normalize(vector: &mut [f32]) {
+    let inverse = 1.0 / norm2(vector).sqrt();
+    if inverse.is_normal() && inverse < 1e15 {
+        return vector.iter_mut().for_each(|x| *x *= inverse);
+    }
+    // Squares that f32 does not hold.
     let norm = norm(vector);
     if norm > 0.0 {
         vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
