@@ -1,8 +1,8 @@
 //! Searching IVF segments: nearest lists first, elements ranked only where their codes say that they may be near.
 
 use super::bits::{BLOCK, Coder, Query};
-use super::layout::{At, BLOCK_ROWS, Factors, Forms, Stream};
-use super::lists::{Near as NearList, Ranking};
+use super::layout::{At, BLOCK_ROWS, Factors, Forms};
+use super::lists::{Near as NearList, Piece, Ranking, each_piece};
 use crate::distance::Metric;
 use crate::error::{Error, Result};
 use crate::hnsw::near::Near;
@@ -10,7 +10,7 @@ use crate::hnsw::probe::Probe;
 use crate::hnsw::read::{Ranked, Segment};
 use crate::index::Head;
 use crate::keys::Filter;
-use crate::page::{Circle, Kind, NONE, PageStore};
+use crate::page::{Circle, NONE, PageStore};
 use crate::shape::{Shape, Slot};
 use hashbrown::HashSet;
 use std::cmp::Reverse;
@@ -107,7 +107,7 @@ impl Search {
             coder.query(&rotated, probe.norm2() as f32)
         });
         Self {
-            forms: Forms::new(shape, coder.map_or(0, |coder| coder.groups())),
+            forms: Forms::new(shape, coder.as_ref().map_or(0, Coder::groups)),
             query,
             ranking: Ranking::default(),
             probes,
@@ -324,43 +324,16 @@ impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Reading<'_, '_, F> {
     }
 
     fn read_list(&mut self, query: &Query, list: &NearList, after: Option<At>) -> Result<()> {
-        let (codes, rest) = (self.forms.code_bytes, self.forms.factor_bytes());
         let of_list = query.list(list.rank, list.norm2);
-        let mut stream = Stream::new((self.asked.segment_of)(list.source), Kind::Posting, list.start);
-        let (mut sums, mut done, mut postings) = ([0; BLOCK], 0, list.postings as usize);
-        let mut crossing = Vec::new();
+        let (segment, mut sums) = ((self.asked.segment_of)(list.source), [0; BLOCK]);
         self.cost += f64::from(list.postings.div_ceil(BLOCK as u32)) * POSTINGS;
-        while postings > 0 {
-            let left = postings.div_ceil(BLOCK).saturating_mul(codes + rest) - done;
-            // A guess that is wrong where the list begins far down on its first page, and costs little.
-            let ahead = if left <= super::layout::STREAM_BYTES { after } else { None };
-            stream.page(ahead, |mut page| {
-                while !page.is_empty() && postings > 0 {
-                    if done < codes {
-                        let (now, later) = page.split_at(page.len().min(codes - done));
-                        query.accumulate(now, done / super::layout::GROUP, &mut sums);
-                        (done, page) = (done + now.len(), later);
-                        continue;
-                    }
-                    let (now, later) = page.split_at(page.len().min(codes + rest - done));
-                    (done, page) = (done + now.len(), later);
-                    let whole = if now.len() == rest {
-                        now
-                    } else {
-                        crossing.extend_from_slice(now);
-                        if crossing.len() < rest {
-                            continue;
-                        }
-                        &crossing
-                    };
-                    let count = postings.min(BLOCK);
-                    self.offer(query, of_list, list.source, &sums, Factors::new(self.forms, whole), count);
-                    crossing.clear();
-                    (sums, done, postings) = ([0; BLOCK], 0, postings - count);
-                }
-            })?;
-        }
-        Ok(())
+        each_piece(segment, self.forms, (list.start, list.postings), after, |piece| match piece {
+            Piece::Codes(codes, first_group) => query.accumulate(codes, first_group, &mut sums),
+            Piece::Factors(factors, count) => {
+                self.offer(query, of_list, list.source, &sums, factors, count);
+                sums = [0; BLOCK];
+            }
+        })
     }
 
     /// Takes the postings of a block that may be among the best.
