@@ -11,7 +11,7 @@ use crate::pg::reloptions::{self, Options};
 use crate::pg::settings::{maintenance_work_mem, now};
 use crate::pg::thread::{Pool, wait_a_moment};
 use ann::hnsw::build::Graph;
-use ann::hnsw::layout::{Rows, write_segment};
+use ann::hnsw::layout::{Rows, pages_needed, write_segment};
 use ann::hnsw::probe::encode_row;
 use ann::index::{self, Directory, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind};
 use ann::keys::Row;
@@ -155,13 +155,17 @@ impl Builder {
         let mut head = Head::new(created);
         head.active = active;
         let index = self.index;
-        let end = write_segment(&graph, &lists, &self.shape, (id, head_block), &head, |block, page| {
+        let end = head_block as usize + pages_needed(&graph, &lists, &self.shape);
+        let end = or_raise(index, BlockNumber::try_from(end).map_err(|_| ann::error::Error::Full));
+        let blocks: Vec<BlockNumber> = (head_block..end).collect();
+        let written = write_segment(&graph, &lists, &self.shape, (id, &blocks), &head, |block, page| {
             pgrx::check_for_interrupts!();
             let written = index.append_unlogged(page);
             assert_eq!(written, block, "nobody else extends an index that is being built");
             Ok(())
         });
-        self.next_block = or_raise(index, end);
+        or_raise(index, written);
+        self.next_block = end;
         self.segments.push(SegmentEntry { id, kind: SegmentKind::Hnsw, active, head: head_block, created });
         drop(graph);
         self.arena.reset();

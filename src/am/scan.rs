@@ -116,13 +116,10 @@ fn start(index: Index, query: &Query, filter: &Filter) -> Running {
         ef_search: guc::ef_search(Options::of(index).ef_search),
         memory: hash_memory(),
         max_tuples: guc::max_scan_tuples(),
+        probes: 0,
     };
-    Running {
-        store,
-        shapes: meta.parameters.shapes(),
-        scan: Scan::new(probe, filter.clone(), &directory.segments, limits),
-        constant,
-    }
+    let scan = Scan::new(probe, filter.clone(), &directory.segments, limits);
+    Running { store, shapes: meta.parameters.shapes(), scan, constant }
 }
 
 /// The error that the operator would raise.

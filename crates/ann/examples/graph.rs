@@ -5,7 +5,7 @@
 
 use ann::distance::Metric;
 use ann::hnsw::build::{Graph, HeapArena, Stop};
-use ann::hnsw::layout::{Rows, write_segment};
+use ann::hnsw::layout::{Rows, pages_needed, write_segment};
 use ann::hnsw::probe::{Probe, normalize};
 use ann::hnsw::read::Segment;
 use ann::hnsw::search::{Accept, Beam, descend};
@@ -53,14 +53,16 @@ fn main() {
     let store = MemoryStore::new();
     let head = Head::new(0);
     let start = Instant::now();
-    let end = write_segment(&graph, &lists, &shape, (1, 0), &head, |_, page| {
+    let blocks: Vec<u32> = (0..pages_needed(&graph, &lists, &shape) as u32).collect();
+    write_segment(&graph, &lists, &shape, (1, &blocks), &head, |_, page| {
         store.append(page);
         Ok(())
     })
     .expect("fits");
     println!(
-        "{end} pages, {} bytes a row, written in {:?}",
-        u64::from(end) * 8192 * dimensions as u64 / base.len() as u64,
+        "{} pages, {} bytes a row, written in {:?}",
+        blocks.len(),
+        blocks.len() * 8192 * dimensions / base.len(),
         start.elapsed()
     );
     let segment = Segment { store: &store, shape: &shape, id: 1, head: 0 };

@@ -11,6 +11,7 @@ pub mod distance;
 pub mod error;
 pub mod hnsw;
 pub mod index;
+pub mod ivf;
 pub mod keys;
 pub mod memory;
 pub mod page;

@@ -107,136 +107,237 @@ impl RowLists {
     }
 }
 
-/// Slots in pages that follow each other.
+/// Slots in pages of one kind. Their blocks ascend, but need not follow each other: a live index reuses free pages.
 #[derive(Clone, Copy)]
-struct Run {
+pub(crate) struct Run<'a> {
     slots: Slots,
-    start: BlockNumber,
+    blocks: &'a [BlockNumber],
     count: usize,
 }
 
-impl Run {
-    fn after(start: BlockNumber, slots: Slots, count: usize) -> Self {
-        Self { slots, start, count }
+impl<'a> Run<'a> {
+    /// Pages that so many slots take.
+    pub(crate) fn pages(slots: Slots, count: usize) -> usize {
+        count.div_ceil(slots.per_page as usize)
     }
 
-    fn pages(self) -> u32 {
-        self.count.div_ceil(self.slots.per_page as usize) as u32
+    /// Takes the blocks of so many slots from the front of `blocks`.
+    ///
+    /// # Panics
+    /// If there are not enough.
+    pub(crate) fn take(blocks: &mut &'a [BlockNumber], slots: Slots, count: usize) -> Self {
+        let (mine, rest) = blocks.split_at(Self::pages(slots, count));
+        *blocks = rest;
+        Self { slots, blocks: mine, count }
     }
 
-    fn end(self) -> BlockNumber {
-        self.start + self.pages()
-    }
-
-    fn slot(self, i: usize) -> Result<Slot> {
+    /// The `i`-th slot.
+    pub(crate) fn slot(self, i: usize) -> Result<Slot> {
         let per_page = self.slots.per_page as usize;
-        self.slots.slot(self.start + (i / per_page) as u32, (i % per_page) as u32)
+        self.slots.slot(self.blocks[i / per_page], (i % per_page) as u32)
     }
 
-    fn first(self) -> BlockNumber {
-        if self.count == 0 { NONE } else { self.start }
+    /// Says in the head where the chain begins and ends.
+    pub(crate) fn enter(self, head: &mut Head, kind: Kind) {
+        head.first[chain_index(kind)] = self.blocks.first().copied().unwrap_or(NONE);
+        head.last[chain_index(kind)] = self.blocks.last().copied().unwrap_or(NONE);
     }
 
-    fn last(self) -> BlockNumber {
-        if self.count == 0 { NONE } else { self.end() - 1 }
-    }
-}
-
-/// Writes a built graph as the segment `segment` whose head page is `start`: pages `start..` in order.
-///
-/// Returns the block after the last page.
-pub fn write_segment<A: Arena>(
-    graph: &Graph<A>,
-    rows: &RowLists,
-    shape: &Shape,
-    (segment, start): (u32, BlockNumber),
-    head: &Head,
-    mut emit: impl FnMut(BlockNumber, &Page) -> Result<()>,
-) -> Result<BlockNumber> {
-    let n = graph.codes().len();
-    let chunk_start: Vec<(Node, usize)> = (0..n as Node)
-        .filter(|&node| !rows.more.is_empty() && rows.chunks(node) > 0)
-        .scan(0, |sum, node| {
-            let start = *sum;
-            *sum += rows.chunks(node);
-            Some((node, start))
-        })
-        .collect();
-    let chunks = chunk_start.last().map_or(0, |&(node, start)| start + rows.chunks(node));
-    let elements = Run::after(start + 1, shape.element, n);
-    let tails = Run::after(elements.end(), shape.tail, n * shape.tails);
-    let uppers = Run::after(tails.end(), shape.upper, graph.upper_count());
-    let overflow = Run::after(uppers.end(), shape.chunk, chunks);
-    let layout = Layout { graph, rows, shape, chunk_start, elements, tails, uppers, overflow };
-
-    let mut page = Page([0; PAGE_SIZE]);
-    page.set_tag(Tag::new(segment, Kind::SegmentHead));
-    layout.head(head)?.encode(&mut page);
-    emit(start, &page)?;
-    for (kind, run) in
-        [(Kind::Element, elements), (Kind::Tail, tails), (Kind::Upper, uppers), (Kind::Overflow, overflow)]
-    {
-        layout.write_run(segment, kind, run, &mut emit)?;
-    }
-    Ok(overflow.end())
-}
-
-struct Layout<'a, A: Arena> {
-    graph: &'a Graph<A>,
-    rows: &'a RowLists,
-    shape: &'a Shape,
-    /// Nodes with overflow chunks, with the number of their first.
-    chunk_start: Vec<(Node, usize)>,
-    elements: Run,
-    tails: Run,
-    uppers: Run,
-    overflow: Run,
-}
-
-impl<A: Arena> Layout<'_, A> {
-    fn head(&self, template: &Head) -> Result<Head> {
-        let mut head = *template;
-        if let Some((node, level)) = self.graph.entry() {
-            head.entry = self.elements.slot(node as usize)?;
-            head.entry_level = level;
-        }
-        for (kind, run) in [
-            (Kind::Element, self.elements),
-            (Kind::Tail, self.tails),
-            (Kind::Upper, self.uppers),
-            (Kind::Overflow, self.overflow),
-        ] {
-            head.first[chain_index(kind)] = run.first();
-            head.last[chain_index(kind)] = run.last();
-        }
-        head.element_pages = self.elements.pages();
-        head.rows = self.rows.len() as u64;
-        head.summary = Some(self.rows.summary(self.shape.keys));
-        Ok(head)
-    }
-
-    fn write_run(
-        &self,
-        segment: u32,
-        kind: Kind,
-        run: Run,
+    /// Emits the pages, with `fill` for each slot in order: page, slot, its number from 0.
+    pub(crate) fn write(
+        self,
+        (segment, kind): (u32, Kind),
+        mut fill: impl FnMut(&mut Page, Slot, usize) -> Result<()>,
         emit: &mut impl FnMut(BlockNumber, &Page) -> Result<()>,
     ) -> Result<()> {
-        let per_page = run.slots.per_page as usize;
-        let mut filler = Filler::new(self, segment, kind);
-        for (i, block) in (run.start..run.end()).enumerate() {
+        let per_page = self.slots.per_page as usize;
+        for (i, &block) in self.blocks.iter().enumerate() {
             let first = i * per_page;
-            let used = per_page.min(run.count - first);
-            let next = if block + 1 < run.end() { block + 1 } else { NONE };
+            let used = per_page.min(self.count - first);
+            let next = self.blocks.get(i + 1).copied().unwrap_or(NONE);
             let mut page = Page([0; PAGE_SIZE]);
             page.set_tag(Tag { segment, kind, used: used as u16, next });
             for at in first..first + used {
-                let slot = run.slot(at)?;
-                filler.fill(&mut page, slot, at)?;
+                fill(&mut page, self.slot(at)?, at)?;
             }
             emit(block, &page)?;
         }
         Ok(())
+    }
+}
+
+/// Elements with their rows, tails and overflow chunks: what every segment has that is built at once.
+pub(crate) struct Bodies<'a, A: Arena> {
+    codes: &'a Codes<A>,
+    rows: &'a RowLists,
+    shape: &'a Shape,
+    /// Nodes in the order of their elements; `None`: by number.
+    order: Option<&'a [Node]>,
+    /// Elements with overflow chunks, by their place in the order, with the number of their first.
+    chunk_start: Vec<(u32, usize)>,
+    pub(crate) elements: Run<'a>,
+    pub(crate) tails: Run<'a>,
+    pub(crate) overflow: Run<'a>,
+}
+
+impl<'a, A: Arena> Bodies<'a, A> {
+    /// Pages of elements, tails and overflow chunks.
+    pub(crate) fn pages(codes: &Codes<A>, rows: &RowLists, shape: &Shape) -> [usize; 3] {
+        let n = codes.len();
+        let chunks = if rows.more.is_empty() { 0 } else { (0..n as Node).map(|node| rows.chunks(node)).sum() };
+        [Run::pages(shape.element, n), Run::pages(shape.tail, n * shape.tails), Run::pages(shape.chunk, chunks)]
+    }
+
+    /// Bodies on as many of the three lists of blocks as [`Self::pages`] says.
+    pub(crate) fn new(
+        (codes, rows, shape): (&'a Codes<A>, &'a RowLists, &'a Shape),
+        order: Option<&'a [Node]>,
+        [mut elements, mut tails, mut overflow]: [&'a [BlockNumber]; 3],
+    ) -> Self {
+        let (n, mut chunks, mut chunk_start) = (codes.len(), 0, Vec::new());
+        if !rows.more.is_empty() {
+            for i in 0..n {
+                let more = rows.chunks(order.map_or(i as Node, |order| order[i]));
+                if more > 0 {
+                    chunk_start.push((i as u32, chunks));
+                    chunks += more;
+                }
+            }
+        }
+        Self {
+            codes,
+            rows,
+            shape,
+            order,
+            chunk_start,
+            elements: Run::take(&mut elements, shape.element, n),
+            tails: Run::take(&mut tails, shape.tail, n * shape.tails),
+            overflow: Run::take(&mut overflow, shape.chunk, chunks),
+        }
+    }
+
+    fn node(&self, i: usize) -> Node {
+        self.order.map_or(i as Node, |order| order[i])
+    }
+
+    /// Writes the `i`-th element with its rows; tails and codes of `new` are filled in here.
+    pub(crate) fn fill_element(
+        &self,
+        page: &mut Page,
+        slot: Slot,
+        i: usize,
+        (segment, level, upper, neighbors): (u32, u8, Slot, &[Slot]),
+    ) -> Result<()> {
+        let (shape, node, parts) = (self.shape, self.node(i), i * self.shape.tails);
+        let tails = (parts..parts + shape.tails).map(|t| self.tails.slot(t)).collect::<Result<Vec<_>>>()?;
+        let (params, code) = (self.codes.params(node), self.codes.code(node));
+        let mut element = shape.view_mut(page, slot);
+        element.write(segment, &NewElement { level, upper, params: &params, code, tails: &tails, neighbors });
+        let rows = self.rows.of(node);
+        let count = rows.len() as u32;
+        rows.take(INLINE_ROWS).for_each(|row| assert!(element.push_inline(&row), "a new element has room"));
+        element.set_row_count(count);
+        if let Ok(found) = self.chunk_start.binary_search_by_key(&(i as u32), |c| c.0) {
+            element.set_overflow(self.overflow.slot(self.chunk_start[found].1)?);
+        }
+        Ok(())
+    }
+
+    /// Writes the `at`-th tail.
+    pub(crate) fn fill_tail(&self, page: &mut Page, slot: Slot, at: usize) {
+        let (node, part) = (self.node(at / self.shape.tails), at % self.shape.tails);
+        let code = &self.codes.code(node)[self.shape.tail_range(part)];
+        self.shape.tail.get_mut(page, slot)[..code.len()].copy_from_slice(code);
+    }
+
+    /// Writes the `at`-th overflow chunk.
+    pub(crate) fn fill_chunk(&self, page: &mut Page, slot: Slot, at: usize) -> Result<()> {
+        let (i, start) = self.chunk_start[self.chunk_start.partition_point(|c| c.1 <= at) - 1];
+        let (node, skipped) = (self.node(i as usize), INLINE_ROWS + (at - start) * CHUNK_ROWS);
+        let rows: Vec<Row> = self.rows.of(node).skip(skipped).take(CHUNK_ROWS).collect();
+        let next = if at + 1 < start + self.rows.chunks(node) { self.overflow.slot(at + 1)? } else { NONE };
+        write_chunk(self.shape, self.shape.chunk.get_mut(page, slot), next, &rows);
+        Ok(())
+    }
+}
+
+/// Pages of the head, elements, tails, upper records and overflow chunks.
+fn parts<A: Arena>(graph: &Graph<A>, rows: &RowLists, shape: &Shape) -> [usize; 5] {
+    let [elements, tails, overflow] = Bodies::pages(graph.codes(), rows, shape);
+    [1, elements, tails, Run::pages(shape.upper, graph.upper_count()), overflow]
+}
+
+/// Pages that [`write_segment`] will emit, the head included.
+pub fn pages_needed<A: Arena>(graph: &Graph<A>, rows: &RowLists, shape: &Shape) -> usize {
+    parts(graph, rows, shape).iter().sum()
+}
+
+/// Cuts `blocks` into lists of these lengths.
+pub(crate) fn cut<const N: usize>(mut blocks: &[BlockNumber], lengths: [usize; N]) -> [&[BlockNumber]; N] {
+    lengths.map(|length| {
+        let (mine, rest) = blocks.split_at(length);
+        blocks = rest;
+        mine
+    })
+}
+
+/// Writes a built graph as the segment `segment` to `blocks`: ascending, as many as [`pages_needed`] says. The first is
+/// the segment's head. Pages are emitted in the order of `blocks`.
+pub fn write_segment<A: Arena>(
+    graph: &Graph<A>,
+    rows: &RowLists,
+    shape: &Shape,
+    (segment, blocks): (u32, &[BlockNumber]),
+    head: &Head,
+    mut emit: impl FnMut(BlockNumber, &Page) -> Result<()>,
+) -> Result<()> {
+    let [start, elements, tails, mut uppers, overflow] = cut(blocks, parts(graph, rows, shape));
+    let bodies = Bodies::new((graph.codes(), rows, shape), None, [elements, tails, overflow]);
+    let uppers = Run::take(&mut uppers, shape.upper, graph.upper_count());
+    let layout = Layout { graph, shape, bodies, uppers };
+
+    let mut page = Page([0; PAGE_SIZE]);
+    page.set_tag(Tag::new(segment, Kind::SegmentHead));
+    layout.head(head)?.encode(&mut page);
+    emit(start[0], &page)?;
+    for (kind, run) in layout.runs() {
+        let mut filler = Filler::new(&layout, segment, kind);
+        run.write((segment, kind), |page, slot, at| filler.fill(page, slot, at), &mut emit)?;
+    }
+    Ok(())
+}
+
+struct Layout<'a, A: Arena> {
+    graph: &'a Graph<A>,
+    shape: &'a Shape,
+    bodies: Bodies<'a, A>,
+    uppers: Run<'a>,
+}
+
+impl<'a, A: Arena> Layout<'a, A> {
+    /// In the order of their pages.
+    fn runs(&self) -> [(Kind, Run<'a>); 4] {
+        [
+            (Kind::Element, self.bodies.elements),
+            (Kind::Tail, self.bodies.tails),
+            (Kind::Upper, self.uppers),
+            (Kind::Overflow, self.bodies.overflow),
+        ]
+    }
+
+    fn head(&self, template: &Head) -> Result<Head> {
+        let mut head = *template;
+        if let Some((node, level)) = self.graph.entry() {
+            head.entry = self.bodies.elements.slot(node as usize)?;
+            head.entry_level = level;
+        }
+        for (kind, run) in self.runs() {
+            run.enter(&mut head, kind);
+        }
+        head.element_pages = self.bodies.elements.blocks.len() as u32;
+        head.rows = self.bodies.rows.len() as u64;
+        head.summary = Some(self.bodies.rows.summary(self.shape.keys));
+        Ok(head)
     }
 }
 
@@ -263,41 +364,23 @@ impl<'a, A: Arena> Filler<'a, A> {
     fn fill(&mut self, page: &mut Page, slot: Slot, at: usize) -> Result<()> {
         match self.kind {
             Kind::Element => self.fill_element(page, slot, at as Node),
+            Kind::Upper => self.fill_upper(page, slot, at),
             Kind::Tail => {
-                let (node, part) = (at / self.layout.shape.tails, at % self.layout.shape.tails);
-                let range = self.layout.shape.tail_range(part);
-                let code = &self.layout.graph.codes().code(node as Node)[range];
-                self.layout.shape.tail.get_mut(page, slot)[..code.len()].copy_from_slice(code);
+                self.layout.bodies.fill_tail(page, slot, at);
                 Ok(())
             }
-            Kind::Upper => self.fill_upper(page, slot, at),
-            _ => self.fill_chunk(page, slot, at),
+            _ => self.layout.bodies.fill_chunk(page, slot, at),
         }
     }
 
     fn fill_element(&mut self, page: &mut Page, slot: Slot, node: Node) -> Result<()> {
         let l = self.layout;
         l.graph.neighbors(node, 0, &mut self.nodes);
-        let neighbors = self.nodes.iter().map(|&n| l.elements.slot(n as usize)).collect::<Result<Vec<_>>>()?;
-        let parts = node as usize * l.shape.tails;
-        let tails = (parts..parts + l.shape.tails).map(|t| l.tails.slot(t)).collect::<Result<Vec<_>>>()?;
+        let slot_of = |&n: &Node| l.bodies.elements.slot(n as usize);
+        let neighbors = self.nodes.iter().map(slot_of).collect::<Result<Vec<_>>>()?;
         let level = l.graph.level(node);
         let upper = if level == 0 { NONE } else { l.uppers.slot(l.graph.upper_index(node, 1) as usize)? };
-        let params = l.graph.codes().params(node);
-        let mut element = l.shape.view_mut(page, slot);
-        let code = l.graph.codes().code(node);
-        element.write(
-            self.segment,
-            &NewElement { level, upper, params: &params, code, tails: &tails, neighbors: &neighbors },
-        );
-        let rows = l.rows.of(node);
-        let count = rows.len() as u32;
-        rows.take(INLINE_ROWS).for_each(|row| assert!(element.push_inline(&row), "a new element has room"));
-        element.set_row_count(count);
-        if let Ok(i) = l.chunk_start.binary_search_by_key(&node, |c| c.0) {
-            element.set_overflow(l.overflow.slot(l.chunk_start[i].1)?);
-        }
-        Ok(())
+        l.bodies.fill_element(page, slot, node as usize, (self.segment, level, upper, &neighbors))
     }
 
     fn fill_upper(&mut self, page: &mut Page, slot: Slot, at: usize) -> Result<()> {
@@ -309,21 +392,11 @@ impl<'a, A: Arena> Filler<'a, A> {
             .iter()
             .map(|&n| {
                 let record = l.uppers.slot(l.graph.upper_index(n, level) as usize)?;
-                Ok(UpperNeighbor { element: l.elements.slot(n as usize)?, record })
+                Ok(UpperNeighbor { element: l.bodies.elements.slot(n as usize)?, record })
             })
             .collect::<Result<Vec<_>>>()?;
         let up = if level < l.graph.level(node) { l.uppers.slot(at + 1)? } else { NONE };
         write_upper(l.shape.upper.get_mut(page, slot), up, 0, &neighbors);
-        Ok(())
-    }
-
-    fn fill_chunk(&mut self, page: &mut Page, slot: Slot, at: usize) -> Result<()> {
-        let l = self.layout;
-        let owner = l.chunk_start.partition_point(|c| c.1 <= at) - 1;
-        let (node, start) = l.chunk_start[owner];
-        let rows: Vec<Row> = l.rows.of(node).skip(INLINE_ROWS + (at - start) * CHUNK_ROWS).take(CHUNK_ROWS).collect();
-        let next = if at + 1 < start + l.rows.chunks(node) { l.overflow.slot(at + 1)? } else { NONE };
-        write_chunk(l.shape, l.shape.chunk.get_mut(page, slot), next, &rows);
         Ok(())
     }
 }

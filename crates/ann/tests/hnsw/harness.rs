@@ -4,7 +4,7 @@ use ann::distance::Metric;
 use ann::error::Result;
 use ann::hnsw::build::{Graph, HeapArena, Stop, level_of};
 use ann::hnsw::insert::NewRow;
-use ann::hnsw::layout::{Rows, write_segment};
+use ann::hnsw::layout::{Rows, pages_needed, write_segment};
 use ann::hnsw::probe::{Probe, normalize};
 use ann::hnsw::read::Segment;
 use ann::hnsw::scan::{Hit, Limits, Scan};
@@ -21,7 +21,7 @@ use std::time::Duration;
 pub const METRICS: [Metric; 4] = [Metric::L2, Metric::InnerProduct, Metric::Cosine, Metric::L1];
 
 /// Limits that never bind.
-pub const WIDE: Limits = Limits { ef_search: 40, memory: 64 << 20, max_tuples: 0 };
+pub const WIDE: Limits = Limits { ef_search: 40, memory: 64 << 20, max_tuples: 0, probes: 0 };
 
 pub fn parameters(metric: Metric, dimensions: usize, m: usize, ef_construction: usize) -> Parameters {
     Parameters {
@@ -116,7 +116,8 @@ pub fn built<'a>(
     let [meta, directory, _] = index::empty_index(parameters, 0);
     store.append(&meta);
     store.append(&directory);
-    write_segment(&graph, &lists, &parameters.shape(), (1, 2), &Head::new(0), |block, page| {
+    let blocks: Vec<u32> = (2..).take(pages_needed(&graph, &lists, &parameters.shape())).collect();
+    write_segment(&graph, &lists, &parameters.shape(), (1, &blocks), &Head::new(0), |block, page| {
         assert_eq!(store.append(page), block, "pages come in order");
         Ok(())
     })

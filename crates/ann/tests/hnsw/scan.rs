@@ -10,7 +10,7 @@ use ann::memory::MemoryStore;
 use std::collections::BTreeSet;
 
 /// Walks narrowly, and keeps so little that reading everything takes several passes.
-const NARROW: Limits = Limits { ef_search: 2, memory: 0, max_tuples: 0 };
+const NARROW: Limits = Limits { ef_search: 2, memory: 0, max_tuples: 0, probes: 0 };
 
 /// A large built segment, a small inserted one, an empty one.
 fn three_segments(parameters: &Parameters, rows: &[Vec<f32>], small: usize) -> MemoryStore {
