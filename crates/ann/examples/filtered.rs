@@ -6,7 +6,7 @@
 
 use ann::distance::Metric;
 use ann::hnsw::build::{Graph, HeapArena, Stop};
-use ann::hnsw::layout::{Rows, write_segment};
+use ann::hnsw::layout::{Rows, pages_needed, write_segment};
 use ann::hnsw::probe::{Probe, normalize};
 use ann::hnsw::read::{Ranked, Segment};
 use ann::hnsw::scan::{Limits, Scan};
@@ -70,7 +70,8 @@ fn main() {
     };
     graph.link_all((&pool, 2), &Stop::new(), poll).expect("not cancelled");
     let store = MemoryStore::new();
-    write_segment(&graph, &lists, &shape, (1, 0), &Head::new(0), |_, page| {
+    let blocks: Vec<u32> = (0..pages_needed(&graph, &lists, &shape) as u32).collect();
+    write_segment(&graph, &lists, &shape, (1, &blocks), &Head::new(0), |_, page| {
         store.append(page);
         Ok(())
     })
@@ -135,7 +136,7 @@ fn measure(segment: Segment<MemoryStore>, head: &Head, probes: &[Probe], filter:
     }
     for (i, probe) in probes.iter().enumerate() {
         let probe = probe.clone();
-        let limits = Limits { ef_search: EF, memory: 8 << 20, max_tuples: 0 };
+        let limits = Limits { ef_search: EF, memory: 8 << 20, max_tuples: 0, probes: 0 };
         let start = Instant::now();
         let mut scan = Scan::new(Some(probe), filter.clone(), &[entry], limits);
         let mut rows = Vec::new();
