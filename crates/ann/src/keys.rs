@@ -167,6 +167,12 @@ impl KeySummary {
         *self != before
     }
 
+    /// Whether the row lies within the summary.
+    pub fn covers(&self, keys: &Keys, columns: usize) -> bool {
+        let mut with = *self;
+        !with.add(keys, columns)
+    }
+
     /// Takes in what another summary covers.
     pub fn join(&mut self, other: &Self) {
         for (mine, its) in self.columns.iter_mut().zip(&other.columns) {
@@ -223,13 +229,18 @@ pub struct Filter {
 
 impl Filter {
     /// No conditions: every row passes.
-    pub fn none() -> Self {
-        Self::default()
+    pub const fn none() -> Self {
+        Self { conditions: Vec::new() }
     }
 
     /// Whether every row passes.
     pub fn is_none(&self) -> bool {
         self.conditions.is_empty()
+    }
+
+    /// Whether no row can pass, whatever its keys.
+    pub fn is_impossible(&self) -> bool {
+        self.conditions.iter().any(|c| c.min > c.max && !c.null)
     }
 
     /// The conditions, one a column at most.
@@ -255,6 +266,18 @@ impl Filter {
         self.conditions.iter().all(|c| match keys.get(c.column) {
             Some(value) => (c.min..=c.max).contains(&value),
             None => c.null,
+        })
+    }
+
+    /// Whether a row passes whose [`Row::size`] bytes on a page these are; the index has the columns of the conditions.
+    #[inline]
+    pub fn passes_bytes(&self, row: &[u8]) -> bool {
+        self.conditions.iter().all(|c| {
+            if row[TID_SIZE] >> c.column & 1 == 1 {
+                return c.null;
+            }
+            let value = get_u64(row, 8 + 8 * c.column) as i64;
+            c.min <= value && value <= c.max
         })
     }
 
@@ -299,6 +322,11 @@ mod tests {
             for row in &rows {
                 let each = conditions.iter().all(|c| row.get(c.column).map_or(c.null, |v| c.min <= v && v <= c.max));
                 prop_assert_eq!(filter.passes(row), each);
+                let mut bytes = vec![0xAA; Row::size(3)];
+                Row { tid: HeapTid { block: u32::MAX, offset: u16::MAX }, keys: *row }.write(&mut bytes, 3);
+                prop_assert_eq!(filter.passes_bytes(&bytes), each);
+                prop_assert!(!each || !filter.is_impossible());
+                prop_assert!(summary.covers(row, 3));
                 prop_assert!(!each || filter.may_pass(&summary));
             }
         }

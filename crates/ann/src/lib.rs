@@ -12,6 +12,7 @@ pub mod distance;
 pub mod error;
 pub mod hnsw;
 pub mod index;
+pub mod ivf;
 pub mod keys;
 pub mod memory;
 pub mod page;

@@ -4,7 +4,7 @@
 
 use crate::distance::Metric;
 use crate::error::{Error, Result};
-use crate::keys::{MAX_KEYS, Row};
+use crate::keys::{Filter, MAX_KEYS, Row};
 use crate::page::{
     BODY_SIZE, BlockNumber, HEADER_SIZE, NONE, Page, Place, get_f32, get_u16, get_u32, put_f32, put_u16, put_u32,
 };
@@ -295,6 +295,18 @@ impl<'a> Element<'a> {
         let (keys, size) = (self.shape.keys, self.shape.row_size);
         let rows = &self.bytes[at::ROWS..][..self.inline_count() * size];
         rows.chunks_exact(size).map(move |b| Row::read(b, keys))
+    }
+
+    /// Whether the element has a row that passes, as far as the element itself tells: rows in overflow chunks may.
+    #[inline]
+    pub fn passes(self, filter: &Filter) -> bool {
+        let count = self.row_count() as usize;
+        if filter.is_none() || count == 0 {
+            return count > 0;
+        }
+        let (inline, size) = (self.inline_count(), self.shape.row_size);
+        let rows = &self.bytes[at::ROWS..][..inline * size];
+        count > inline || rows.chunks_exact(size).any(|row| filter.passes_bytes(row))
     }
 
     /// How many rows are inside the element.

@@ -3,9 +3,11 @@
 //! A table that a test uses has its name in a comment before it. Fields get values whose bytes all differ, so a field
 //! that lies elsewhere, or has another size, is found.
 
+use ann::compact::{Action, HISTORY_RECORDS, MAX_INPUTS, Report, history, note};
 use ann::distance::Metric;
 use ann::index::{
-    AgeKey, CHAINS, Directory, FORMATS, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind, chain_index,
+    AgeKey, CHAINS, Directory, DroppedEntry, FORMATS, Head, MAX_ENTRIES, MAX_SEGMENTS, Meta, Parameters, SegmentEntry,
+    SegmentKind, chain_index,
 };
 use ann::keys::{KeySummary, Keys, MAX_KEYS, Row};
 use ann::memory::MemoryStore;
@@ -68,7 +70,7 @@ fn field(table_name: &str, name: &str) -> Field {
 }
 
 /// Parts that repeat; their own tables tell what is in them.
-const PARTS: [&str; 5] = ["entry", "neighbor", "rows", "value", "columns"];
+const PARTS: [&str; 7] = ["entry", "neighbor", "rows", "value", "columns", "record", "input"];
 
 fn little_endian(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b))
@@ -108,7 +110,10 @@ fn constants() {
         ("bytes of the trailer", TRAILER_SIZE),
         ("oldest format read", usize::from(*FORMATS.start())),
         ("newest format read, format written", usize::from(*FORMATS.end())),
-        ("segments in a directory, at most", MAX_SEGMENTS),
+        ("entries in a directory, at most", MAX_ENTRIES),
+        ("segments up to which new ones are opened", MAX_SEGMENTS),
+        ("records in the history", HISTORY_RECORDS),
+        ("inputs in a record", MAX_INPUTS),
         ("dimensions, at most", MAX_DIMENSIONS),
         ("m, at least", usize::from(MIN_M)),
         ("m, at most", usize::from(MAX_M)),
@@ -180,6 +185,7 @@ fn metapage() {
         generation: 0x7172_7374_7576_7778,
         root: 0x0102_0304,
         next_segment: 0x0506_0708,
+        history: 0x0708_090A,
     };
     let mut page = Page::zeroed();
     page.set_tag(Tag::new(0, Kind::Meta));
@@ -208,6 +214,7 @@ fn metapage() {
             ("keys", 5),
             ("age_key", 4),
             ("age_in_days", 1),
+            ("history", 0x0708_090A),
         ],
     );
     assert_ends("metapage", page.body());
@@ -228,12 +235,14 @@ fn directory() {
         entry(0x1112_1314, false, 0x1516_1718, 0x2122_2324_2526_2728),
         entry(0x3132_3334, true, 0x3536_3738, 0x4142_4344_4546_4748),
     ];
-    let directory = Directory { generation, segments };
+    let gone =
+        DroppedEntry { id: 0x5152_5354, kind: SegmentKind::Ivf, head: 0x5556_5758, safexid: 0x6162_6364_6566_6768 };
+    let directory = Directory { generation, segments, dropped: vec![gone] };
     let mut page = Page::zeroed();
     page.set_tag(Tag::new(0, Kind::Directory));
     directory.encode(&mut page);
     let first = field("directory", "entry");
-    assert_holds("directory", page.body(), &[("generation", generation), ("count", 2)]);
+    assert_holds("directory", page.body(), &[("generation", generation), ("count", 2), ("dropped", 1)]);
     for (i, s) in directory.segments.iter().enumerate() {
         let bytes = &page.body()[first.offset + i * first.size..][..first.size];
         let values = [
@@ -245,13 +254,16 @@ fn directory() {
         ];
         assert_holds("directory entry", bytes, &values);
     }
-    assert!(page.body()[first.offset + 2 * first.size..].iter().all(|&b| b == 0));
-    assert_eq!((BODY_SIZE - first.offset) / first.size, MAX_SEGMENTS);
+    let bytes = &page.body()[first.offset + 2 * first.size..][..first.size];
+    let values = [("id", u64::from(gone.id)), ("kind", 3), ("head", u64::from(gone.head)), ("safexid", gone.safexid)];
+    assert_holds("dropped entry", bytes, &values);
+    assert!(page.body()[first.offset + 3 * first.size..].iter().all(|&b| b == 0));
+    assert_eq!((BODY_SIZE - first.offset) / first.size, MAX_ENTRIES);
 
     let store = MemoryStore::new();
     let mut meta_page = Page::zeroed();
     meta_page.set_tag(Tag::new(0, Kind::Meta));
-    let meta = Meta { parameters: parameters(), generation, root: 1, next_segment: 9 };
+    let meta = Meta { parameters: parameters(), generation, root: 1, next_segment: 9, history: META_BLOCK };
     meta.encode(&mut meta_page);
     store.append(&meta_page);
     store.append(&page);
@@ -270,6 +282,8 @@ fn segment_head() {
         lists: 0x6566_6768,
         created: 0x7172_7374_7576_7778,
         rows: 0x8182_8384_8586_8788,
+        routers: 0x9192_9394_9596_9798,
+        behind: Some((0xA1A2_A3A4, 0xB1B2_B3B4)),
         summary: Some(KeySummary::default()),
     };
     let mut page = Page::zeroed();
@@ -300,6 +314,9 @@ fn segment_head() {
             ("last_centroid", 0x2122_2328),
             ("last_posting", 0x2122_2329),
             ("has_null", 0),
+            ("routers", 0x9192_9394_9596_9798),
+            ("behind_id", 0xA1A2_A3A4),
+            ("behind_head", 0xB1B2_B3B4),
         ],
     );
     assert_ends("segment head", page.body());
@@ -314,6 +331,52 @@ fn segment_head() {
             assert_eq!(little_endian(&page.body()[f.offset..][..f.size]), block, "{chain} {name}");
         }
     }
+}
+
+#[test]
+fn what_compaction_did() {
+    let report = |i: u32| Report {
+        action: Action::CleanUp,
+        inputs: (0..10).map(|k| 0x0102_0300 + k + i).collect(),
+        output: Some(0x1112_1314 + i),
+        rows: 0x2122_2324_2526_2728,
+        started: 0x3132_3334_3536_3738,
+        finished: 0x4142_4344_4546_4748,
+    };
+    let mut page = Page::zeroed();
+    page.set_tag(Tag::new(0, Kind::History));
+    (0..130).for_each(|i| note(&mut page, &report(i)));
+    assert_holds("history", page.body(), &[("written", 130)]);
+    let first = field("history", "record");
+    let record = &page.body()[first.offset + (129 % HISTORY_RECORDS) * first.size..][..first.size];
+    let newest = report(129);
+    assert_holds(
+        "history record",
+        record,
+        &[
+            ("action", 4),
+            ("count", 8),
+            ("output", u64::from(newest.output.expect("some"))),
+            ("rows", newest.rows),
+            ("started", newest.started as u64),
+            ("finished", newest.finished as u64),
+        ],
+    );
+    let input = field("history record", "input");
+    for (i, &id) in newest.inputs[..MAX_INPUTS].iter().enumerate() {
+        assert_eq!(little_endian(&record[input.offset + i * input.size..][..input.size]), u64::from(id));
+    }
+    assert_eq!(input.offset + MAX_INPUTS * input.size, first.size);
+    let store = MemoryStore::new();
+    let mut meta_page = Page::zeroed();
+    meta_page.set_tag(Tag::new(0, Kind::Meta));
+    Meta { parameters: parameters(), generation: 1, root: 2, next_segment: 9, history: 1 }.encode(&mut meta_page);
+    store.append(&meta_page);
+    store.append(&page);
+    let read = history(&store).expect("sound");
+    assert_eq!(read.len(), HISTORY_RECORDS);
+    let kept = |i| Report { inputs: report(i).inputs[..MAX_INPUTS].to_vec(), ..report(i) };
+    assert!(read.into_iter().eq((3..130).map(kept)));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::hnsw::insert::{NewRow, Origin};
 use crate::hnsw::probe::Probe;
 use crate::hnsw::read::Segment;
 use crate::index::{self, Directory, Head, SegmentEntry, SegmentKind, Shapes};
+use crate::keys::KeySummary;
 use crate::page::{Circle, NONE, PageStore};
 
 /// Empties the sealed pending lists, sealing the open one first if there is none. `None`: nothing was moved.
@@ -80,7 +81,17 @@ fn move_rows<H: Help>(
 fn cover(store: &impl PageStore, shapes: &Shapes, elements: &[Copied]) -> Result<()> {
     let active = Directory::read(store)?.1.active()?;
     let graph = Segment { store, shape: &shapes.graph, id: active.id, head: active.head };
-    graph.cover(elements.iter().flat_map(|e| &e.rows).map(|row| &row.keys))
+    let keys = shapes.graph.keys;
+    let mut rows = KeySummary::default();
+    elements.iter().flat_map(|e| &e.rows).for_each(|row| _ = rows.add(&row.keys, keys));
+    let Some(mut summary) = graph.read_head()?.summary else { return Ok(()) };
+    let before = summary;
+    summary.join(&rows);
+    // Sealed meanwhile: each row will see to it.
+    if summary != before {
+        graph.widen(&rows)?;
+    }
+    Ok(())
 }
 
 fn move_row<S: PageStore>(store: &S, shapes: &Shapes, list: Segment<S>, element: &Copied, now: i64) -> Result<()> {

@@ -36,13 +36,13 @@ pub(super) fn add<U: Unit>(flip: &mut Flip<U>, report: &Report) -> Result<()> {
     if flip.meta.history == META_BLOCK {
         let (block, page) = flip.unit.allocate(Tag::new(0, Kind::History))?;
         flip.meta.history = block;
-        write(page, report);
+        note(page, report);
         return Ok(());
     }
     let block = flip.meta.history;
     let page = flip.unit.page(block)?;
     page.expect(block, 0, Kind::History)?;
-    write(page, report);
+    note(page, report);
     Ok(())
 }
 
@@ -64,7 +64,8 @@ fn read(b: &[u8], block: u32) -> Result<Report> {
     Ok(Report { action, inputs, output, rows, started, finished })
 }
 
-fn write(page: &mut Page, report: &Report) {
+/// Adds a record to a page of the history.
+pub fn note(page: &mut Page, report: &Report) {
     let body = page.body_mut();
     let written = get_u64(body, 0);
     put_u64(body, 0, written + 1);

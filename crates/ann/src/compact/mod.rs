@@ -15,7 +15,7 @@ mod plan;
 mod release;
 mod rewrite;
 
-pub use history::{HISTORY_RECORDS, MAX_INPUTS, history};
+pub use history::{HISTORY_RECORDS, MAX_INPUTS, history, note};
 pub use plan::plan;
 pub use release::Known;
 

@@ -164,14 +164,52 @@ fn write<H: Help>(
         help.progress(written)?;
         store.write_new(block, page)
     };
-    let shape = parameters.shape();
-    let graph = Graph::new(&mut arena, &shape, parameters.ef_construction, codes, u64::from(id))?;
+    let shapes = parameters.shapes();
+    if kind == SegmentKind::Ivf {
+        let blocks = write_flat(store, (&codes, &lists, &shapes.flat), id, &head, &mut emit)?;
+        return Ok(Some(entry(&blocks)));
+    }
+    let graph = Graph::new(&mut arena, &shapes.graph, parameters.ef_construction, codes, u64::from(id))?;
     if !link(&graph, help)? {
         return Ok(None);
     }
-    let blocks = reserve(store, pages_needed(&graph, &lists, &shape))?;
-    write_segment(&graph, &lists, &shape, (id, &blocks), &head, &mut emit)?;
+    let blocks = reserve(store, pages_needed(&graph, &lists, &shapes.graph))?;
+    write_segment(&graph, &lists, &shapes.graph, (id, &blocks), &head, &mut emit)?;
     Ok(Some(entry(&blocks)))
+}
+
+fn write_flat<A: crate::hnsw::build::Arena>(
+    store: &impl PageStore,
+    (codes, rows, shape): (&crate::hnsw::build::Codes<A>, &crate::hnsw::layout::RowLists, &crate::shape::Shape),
+    segment: u32,
+    head: &Head,
+    emit: &mut impl FnMut(BlockNumber, &Page) -> Result<()>,
+) -> Result<Vec<BlockNumber>> {
+    use crate::hnsw::layout::{Bodies, cut};
+    use crate::page::{Kind, Tag};
+    let [e, t, o] = Bodies::pages(codes, rows, shape);
+    let blocks = reserve(store, 1 + e + t + o)?;
+    let [start, elements, tails, overflow] = cut(&blocks, [1, e, t, o]);
+    let bodies = Bodies::new((codes, rows, shape), None, [elements, tails, overflow]);
+    let mut head = Head { rows: rows.len() as u64, element_pages: e as u32, ..*head };
+    let runs = [(Kind::Element, bodies.elements), (Kind::Tail, bodies.tails), (Kind::Overflow, bodies.overflow)];
+    runs.iter().for_each(|(kind, run)| run.enter(&mut head, *kind));
+    let mut page = Page([0; crate::page::PAGE_SIZE]);
+    page.set_tag(Tag::new(segment, Kind::SegmentHead));
+    head.encode(&mut page);
+    emit(start[0], &page)?;
+    for (kind, run) in runs {
+        let fill = |page: &mut Page, slot, i| match kind {
+            Kind::Element => bodies.fill_element(page, slot, i, (segment, 0, NONE, &[])),
+            Kind::Tail => {
+                bodies.fill_tail(page, slot, i);
+                Ok(())
+            }
+            _ => bodies.fill_chunk(page, slot, i),
+        };
+        run.write((segment, kind), fill, emit)?;
+    }
+    Ok(blocks)
 }
 
 /// Links all nodes. False: somebody wants the lock.

@@ -208,3 +208,113 @@ fn l1_sq8_pair(a: &[u8], a_scale: f32, a_offset: f32, b: &[u8], b_scale: f32, b_
     });
     sum_f32(acc) + (scalar::KERNELS.l1_sq8_pair)((a_tail, a_scale, a_offset), (b_tail, b_scale, b_offset))
 }
+
+/// Groups of 4 bits whose 16-bit sums do not overflow: 255 for each.
+const GROUP_SPAN: usize = 256;
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn fast_scan(codes: &[u8], tables: &[u8], sums: &mut [u32; 32]) {
+    let len = codes.len().min(tables.len()) & !15;
+    for (codes, tables) in codes[..len].chunks(16 * GROUP_SPAN).zip(tables[..len].chunks(16 * GROUP_SPAN)) {
+        let (nibble, zero) = (_mm256_set1_epi8(15), _mm256_setzero_si256());
+        // Bytes as they are, and the odd ones alone, for either half of the rows; 2 groups side by side.
+        let (mut low, mut low_odd, mut high, mut high_odd) = (zero, zero, zero, zero);
+        let mut add = |codes: __m256i, tables: __m256i| {
+            let first = _mm256_shuffle_epi8(tables, _mm256_and_si256(codes, nibble));
+            let second = _mm256_shuffle_epi8(tables, _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble));
+            low = _mm256_add_epi16(low, first);
+            low_odd = _mm256_add_epi16(low_odd, _mm256_srli_epi16::<8>(first));
+            high = _mm256_add_epi16(high, second);
+            high_odd = _mm256_add_epi16(high_odd, _mm256_srli_epi16::<8>(second));
+        };
+        let ((codes, codes_tail), (tables, tables_tail)) = (codes.as_chunks::<32>(), tables.as_chunks::<32>());
+        for (codes, tables) in codes.iter().zip(tables) {
+            add(load_32(codes), load_32(tables));
+        }
+        if let (Some(codes), Some(tables)) = (codes_tail.first_chunk::<16>(), tables_tail.first_chunk::<16>()) {
+            add(load_16(codes), load_16(tables));
+        }
+        let (first, second) = sums.split_at_mut(16);
+        add_sums(low, low_odd, first);
+        add_sums(high, high_odd, second);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_32(x: &[u8; 32]) -> __m256i {
+    // SAFETY: `x` is as long as the register, and the load needs no alignment.
+    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+}
+
+/// 16 bytes, then zeros.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load_16(x: &[u8; 16]) -> __m256i {
+    // SAFETY: `x` is as long as the load, which needs no alignment.
+    _mm256_zextsi128_si256(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
+}
+
+/// Adds sums of 16 rows: `all` holds even rows with the odd ones 256 times on top, modulo 65,536.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_sums(all: __m256i, odd: __m256i, sums: &mut [u32]) {
+    let even = _mm256_sub_epi16(all, _mm256_slli_epi16::<8>(odd));
+    let fold = |x: __m256i| _mm_add_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+    let (even, odd) = (fold(even), fold(odd));
+    let rows = [_mm_unpacklo_epi16(even, odd), _mm_unpackhi_epi16(even, odd)];
+    for (sums, rows) in sums.as_chunks_mut::<8>().0.iter_mut().zip(rows) {
+        // SAFETY: 8 sums are as long as the register, and neither load nor store needs alignment.
+        unsafe {
+            let before = _mm256_loadu_si256(sums.as_ptr().cast());
+            _mm256_storeu_si256(sums.as_mut_ptr().cast(), _mm256_add_epi32(before, _mm256_cvtepu16_epi32(rows)));
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_panel(rows: &[f32], dimensions: usize, panel: &[f32], out: &mut [[f32; 32]]) {
+    let dimensions = dimensions.max(1);
+    let count = (rows.len() / dimensions).min(out.len());
+    for half in 0..2 {
+        let mut at = 0;
+        while at < count {
+            let (rows, out) = (&rows[at * dimensions..], &mut out[at..count]);
+            at += match count - at {
+                6.. => dot_rows::<6>(rows, dimensions, panel, half, out),
+                _ => dot_rows::<1>(rows, dimensions, panel, half, out),
+            };
+        }
+    }
+}
+
+/// `ROWS` rows at once, so that each value of half the panel is loaded once for all of them; returns `ROWS`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_rows<const ROWS: usize>(
+    rows: &[f32],
+    dimensions: usize,
+    panel: &[f32],
+    half: usize,
+    out: &mut [[f32; 32]],
+) -> usize {
+    let rows = &rows[..ROWS * dimensions];
+    let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
+    for (i, values) in panel.as_chunks::<32>().0[..dimensions].iter().enumerate() {
+        let values = &values.as_chunks::<8>().0[2 * half..2 * half + 2];
+        let panel = [load_f32(&values[0]), load_f32(&values[1])];
+        for (row, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: row < ROWS and i < dimensions, and `rows` has ROWS * dimensions values.
+            let x = _mm256_set1_ps(unsafe { *rows.get_unchecked(row * dimensions + i) });
+            acc[0] = _mm256_fmadd_ps(x, panel[0], acc[0]);
+            acc[1] = _mm256_fmadd_ps(x, panel[1], acc[1]);
+        }
+    }
+    for (acc, out) in acc.iter().zip(out) {
+        for (acc, out) in acc.iter().zip(&mut out.as_chunks_mut::<8>().0[2 * half..2 * half + 2]) {
+            // SAFETY: 8 values are as long as the register, and the store needs no alignment.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *acc) };
+        }
+    }
+    ROWS
+}

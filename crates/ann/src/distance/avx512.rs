@@ -209,3 +209,101 @@ fn l1_sq8_pair(a: &[u8], a_scale: f32, a_offset: f32, b: &[u8], b_scale: f32, b_
         _mm512_add_ps(acc, _mm512_abs_ps(_mm512_maskz_sub_ps(mask16(a), a_value, b_value)))
     })
 }
+
+/// Groups of 4 bits whose 16-bit sums do not overflow: 255 for each.
+const GROUP_SPAN: usize = 256;
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,bmi2")]
+fn fast_scan(codes: &[u8], tables: &[u8], sums: &mut [u32; 32]) {
+    let len = codes.len().min(tables.len()) & !15;
+    for (codes, tables) in codes[..len].chunks(16 * GROUP_SPAN).zip(tables[..len].chunks(16 * GROUP_SPAN)) {
+        let (nibble, zero) = (_mm512_set1_epi8(15), _mm512_setzero_si512());
+        // Bytes as they are, and the odd ones alone, for either half of the rows; 4 groups side by side.
+        let (mut low, mut low_odd, mut high, mut high_odd) = (zero, zero, zero, zero);
+        let mut add = |codes: __m512i, tables: __m512i| {
+            let first = _mm512_shuffle_epi8(tables, _mm512_and_si512(codes, nibble));
+            let second = _mm512_shuffle_epi8(tables, _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble));
+            low = _mm512_add_epi16(low, first);
+            low_odd = _mm512_add_epi16(low_odd, _mm512_srli_epi16::<8>(first));
+            high = _mm512_add_epi16(high, second);
+            high_odd = _mm512_add_epi16(high_odd, _mm512_srli_epi16::<8>(second));
+        };
+        let ((codes, codes_tail), (tables, tables_tail)) = (codes.as_chunks::<64>(), tables.as_chunks::<64>());
+        for (codes, tables) in codes.iter().zip(tables) {
+            add(load_whole(codes), load_whole(tables));
+        }
+        if !codes_tail.is_empty() {
+            add(load_bytes(codes_tail), load_bytes(tables_tail));
+        }
+        let (first, second) = sums.split_at_mut(16);
+        add_sums(low, low_odd, first);
+        add_sums(high, high_odd, second);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,bmi2")]
+fn load_whole(x: &[u8; 64]) -> __m512i {
+    // SAFETY: `x` is as long as the register, and the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+/// Adds sums of 16 rows: `all` holds even rows with the odd ones 256 times on top, modulo 65,536.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,bmi2")]
+fn add_sums(all: __m512i, odd: __m512i, sums: &mut [u32]) {
+    let even = _mm512_sub_epi16(all, _mm512_slli_epi16::<8>(odd));
+    let fold = |x: __m512i| {
+        let half = _mm256_add_epi16(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x));
+        _mm_add_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+    };
+    let (even, odd) = (fold(even), fold(odd));
+    let rows = _mm256_set_m128i(_mm_unpackhi_epi16(even, odd), _mm_unpacklo_epi16(even, odd));
+    let sums = &mut sums[..16];
+    // SAFETY: 16 sums are as long as the register, and neither load nor store needs alignment.
+    unsafe {
+        let before = _mm512_loadu_si512(sums.as_ptr().cast());
+        _mm512_storeu_si512(sums.as_mut_ptr().cast(), _mm512_add_epi32(before, _mm512_cvtepu16_epi32(rows)));
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,bmi2")]
+fn dot_panel(rows: &[f32], dimensions: usize, panel: &[f32], out: &mut [[f32; 32]]) {
+    let dimensions = dimensions.max(1);
+    let count = (rows.len() / dimensions).min(out.len());
+    let mut at = 0;
+    while at < count {
+        let (rows, out) = (&rows[at * dimensions..], &mut out[at..count]);
+        at += match count - at {
+            12.. => dot_rows::<12>(rows, dimensions, panel, out),
+            4.. => dot_rows::<4>(rows, dimensions, panel, out),
+            _ => dot_rows::<1>(rows, dimensions, panel, out),
+        };
+    }
+}
+
+/// `ROWS` rows at once, so that each value of the panel is loaded once for all of them; returns `ROWS`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,bmi2")]
+fn dot_rows<const ROWS: usize>(rows: &[f32], dimensions: usize, panel: &[f32], out: &mut [[f32; 32]]) -> usize {
+    let rows = &rows[..ROWS * dimensions];
+    let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
+    for (i, values) in panel.as_chunks::<32>().0[..dimensions].iter().enumerate() {
+        // SAFETY: 32 values are two registers, and the loads need no alignment.
+        let panel = unsafe { [_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16))] };
+        for (row, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: row < ROWS and i < dimensions, and `rows` has ROWS * dimensions values.
+            let x = _mm512_set1_ps(unsafe { *rows.get_unchecked(row * dimensions + i) });
+            acc[0] = _mm512_fmadd_ps(x, panel[0], acc[0]);
+            acc[1] = _mm512_fmadd_ps(x, panel[1], acc[1]);
+        }
+    }
+    for (acc, out) in acc.iter().zip(out) {
+        // SAFETY: 32 values are two registers, and the stores need no alignment.
+        unsafe {
+            _mm512_storeu_ps(out.as_mut_ptr(), acc[0]);
+            _mm512_storeu_ps(out.as_mut_ptr().add(16), acc[1]);
+        }
+    }
+    ROWS
+}

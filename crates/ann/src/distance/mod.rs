@@ -65,6 +65,13 @@ pub struct Kernels {
     pub l1_sq8: fn(&[u8], f32, f32, &[f32]) -> f32,
     /// `sum(|(ao + as * a[i]) - (bo + bs * b[i])|)`; arguments are (a, as, ao), (b, bs, bo).
     pub l1_sq8_pair: fn(ScaledCode, ScaledCode) -> f32,
+    /// Adds to the sums of 32 rows what groups of 4 bits look up: arguments are codes, tables, sums. Group `g` has 16
+    /// bytes of codes, whose byte `j` holds row `j` in its low half and row `j + 16` in its high half, and 16 bytes of
+    /// table (FastScan: André et al., VLDB 2015). Only whole groups that both slices hold count.
+    pub fast_scan: fn(&[u8], &[u8], &mut [u32; 32]),
+    /// Inner products of vectors with a panel of 32 others: arguments are rows (each of `dimensions` values), dimensions,
+    /// panel (32 values for each dimension), out (32 for each row).
+    pub dot_panel: fn(&[f32], usize, &[f32], &mut [[f32; 32]]),
 }
 
 static KERNELS: LazyLock<&'static Kernels> = LazyLock::new(|| all_kernels()[0]);
@@ -98,7 +105,8 @@ macro_rules! table {
     ($name:literal) => {
         table!($name; l2_squared(a, b), dot(a, b), cosine_parts(a, b), l1(a, b), l2_squared_f16(a, b), dot_f16(a, b),
             cosine_parts_f16(a, b), l1_f16(a, b), dot_u8(a, b), dot_u8_i15(code, hi, lo),
-            l1_sq8(code, scale, offset, query))
+            l1_sq8(code, scale, offset, query), fast_scan(codes, tables, sums),
+            dot_panel(rows, dimensions, panel, out))
     };
     ($name:literal; $($kernel:ident($($argument:ident),*)),*) => {
         $crate::distance::Kernels {

@@ -201,3 +201,79 @@ fn l1_sq8_pair(a: &[u8], a_scale: f32, a_offset: f32, b: &[u8], b_scale: f32, b_
     });
     sum_f32(acc) + (scalar::KERNELS.l1_sq8_pair)((a_tail, a_scale, a_offset), (b_tail, b_scale, b_offset))
 }
+
+/// Groups of 4 bits whose 16-bit sums do not overflow: 255 for each.
+const GROUP_SPAN: usize = 256;
+
+#[target_feature(enable = "neon")]
+fn fast_scan(codes: &[u8], tables: &[u8], sums: &mut [u32; 32]) {
+    let len = codes.len().min(tables.len()) & !15;
+    for (codes, tables) in codes[..len].chunks(16 * GROUP_SPAN).zip(tables[..len].chunks(16 * GROUP_SPAN)) {
+        let mut acc = [vdupq_n_u16(0); 4];
+        for (codes, table) in codes.as_chunks::<16>().0.iter().zip(tables.as_chunks::<16>().0) {
+            let (codes, table) = (load_u8(codes), load_u8(table));
+            let first = vqtbl1q_u8(table, vandq_u8(codes, vdupq_n_u8(15)));
+            let second = vqtbl1q_u8(table, vshrq_n_u8::<4>(codes));
+            acc[0] = vaddw_u8(acc[0], vget_low_u8(first));
+            acc[1] = vaddw_high_u8(acc[1], first);
+            acc[2] = vaddw_u8(acc[2], vget_low_u8(second));
+            acc[3] = vaddw_high_u8(acc[3], second);
+        }
+        for (sums, acc) in sums.as_chunks_mut::<8>().0.iter_mut().zip(acc) {
+            // SAFETY: 8 sums are two registers.
+            unsafe {
+                let (low, high) = (vld1q_u32(sums.as_ptr()), vld1q_u32(sums.as_ptr().add(4)));
+                vst1q_u32(sums.as_mut_ptr(), vaddw_u16(low, vget_low_u16(acc)));
+                vst1q_u32(sums.as_mut_ptr().add(4), vaddw_high_u16(high, acc));
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn dot_panel(rows: &[f32], dimensions: usize, panel: &[f32], out: &mut [[f32; 32]]) {
+    let dimensions = dimensions.max(1);
+    let count = (rows.len() / dimensions).min(out.len());
+    for half in 0..2 {
+        let mut at = 0;
+        while at < count {
+            let (rows, out) = (&rows[at * dimensions..], &mut out[at..count]);
+            at += match count - at {
+                6.. => dot_rows::<6>(rows, dimensions, panel, half, out),
+                _ => dot_rows::<1>(rows, dimensions, panel, half, out),
+            };
+        }
+    }
+}
+
+/// `ROWS` rows at once, so that each value of half the panel is loaded once for all of them; returns `ROWS`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn dot_rows<const ROWS: usize>(
+    rows: &[f32],
+    dimensions: usize,
+    panel: &[f32],
+    half: usize,
+    out: &mut [[f32; 32]],
+) -> usize {
+    let rows = &rows[..ROWS * dimensions];
+    let mut acc = [[vdupq_n_f32(0.0); 4]; ROWS];
+    for (i, values) in panel.as_chunks::<32>().0[..dimensions].iter().enumerate() {
+        let values = &values.as_chunks::<4>().0[4 * half..4 * half + 4];
+        let panel = [load_f32(&values[0]), load_f32(&values[1]), load_f32(&values[2]), load_f32(&values[3])];
+        for (row, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: row < ROWS and i < dimensions, and `rows` has ROWS * dimensions values.
+            let x = unsafe { *rows.get_unchecked(row * dimensions + i) };
+            for (acc, &panel) in acc.iter_mut().zip(&panel) {
+                *acc = vfmaq_n_f32(*acc, panel, x);
+            }
+        }
+    }
+    for (acc, out) in acc.iter().zip(out) {
+        for (acc, out) in acc.iter().zip(&mut out.as_chunks_mut::<4>().0[4 * half..4 * half + 4]) {
+            // SAFETY: 4 values are as long as the register.
+            unsafe { vst1q_f32(out.as_mut_ptr(), *acc) };
+        }
+    }
+    ROWS
+}

@@ -35,7 +35,29 @@ pub(super) static KERNELS: Kernels = Kernels {
         let value = |c: u8, scale: f32, offset: f32| offset + scale * f32::from(c);
         a.iter().zip(b).map(|(&x, &y)| (value(x, a_scale, a_offset) - value(y, b_scale, b_offset)).abs()).sum()
     },
+    fast_scan,
+    dot_panel,
 };
+
+fn fast_scan(codes: &[u8], tables: &[u8], sums: &mut [u32; 32]) {
+    for (codes, table) in codes.as_chunks::<16>().0.iter().zip(tables.as_chunks::<16>().0) {
+        for (j, &code) in codes.iter().enumerate() {
+            sums[j] += u32::from(table[usize::from(code & 15)]);
+            sums[j + 16] += u32::from(table[usize::from(code >> 4)]);
+        }
+    }
+}
+
+fn dot_panel(rows: &[f32], dimensions: usize, panel: &[f32], out: &mut [[f32; 32]]) {
+    for (row, out) in rows.chunks_exact(dimensions.max(1)).zip(out) {
+        *out = [0.0; 32];
+        for (&x, values) in row.iter().zip(panel.as_chunks::<32>().0) {
+            for (sum, &y) in out.iter_mut().zip(values) {
+                *sum += x * y;
+            }
+        }
+    }
+}
 
 fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     a.iter().zip(b).map(|(&x, &y)| term(x, y)).sum()

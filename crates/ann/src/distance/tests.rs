@@ -152,6 +152,64 @@ proptest! {
     }
 }
 
+fn check_scan(codes: &[u8], tables: &[u8]) -> Result<(), TestCaseError> {
+    let mut expected: [u32; 32] = std::array::from_fn(|i| i as u32 * 1000);
+    let before = expected;
+    (scalar::KERNELS.fast_scan)(codes, tables, &mut expected);
+    for k in all_kernels() {
+        let mut sums = before;
+        (k.fast_scan)(codes, tables, &mut sums);
+        prop_assert_eq!(sums, expected, "{} fast_scan at {} and {}", k.name, codes.len(), tables.len());
+    }
+    Ok(())
+}
+
+fn check_panel(rows: &[f32], dimensions: usize, panel: &[f32]) -> Result<(), TestCaseError> {
+    for k in all_kernels() {
+        let mut out = vec![[f32::NAN; 32]; rows.len() / dimensions];
+        (k.dot_panel)(rows, dimensions, panel, &mut out);
+        for (row, out) in rows.chunks_exact(dimensions).zip(&out) {
+            for (i, &got) in out.iter().enumerate() {
+                let pairs = row.iter().zip(panel[i..].iter().step_by(32));
+                let terms = pairs.map(|(&x, &y)| f64::from(x) * f64::from(y)).map(|term| (term, term.abs()));
+                Expected::sum(terms).check(got, dimensions, &format!("{} dot_panel", k.name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn look_ups_are_exact(bytes in proptest::collection::vec((any::<u8>(), byte()), 0..9000), skip in 0usize..20) {
+        let (codes, tables): (Vec<u8>, Vec<u8>) = bytes.into_iter().unzip();
+        check_scan(&codes, &tables)?;
+        check_scan(&codes[codes.len().min(skip)..], &tables)?;
+        check_scan(&codes, &tables[codes.len().min(skip)..])?;
+    }
+
+    #[test]
+    fn panels_stay_within_the_rounding_bound(
+        (dimensions, rows, panel) in (1usize..70, 0usize..30).prop_flat_map(|(dimensions, rows)| {
+            let values = |len| proptest::collection::vec(value(), len);
+            (Just(dimensions), values(rows * dimensions), values(32 * dimensions))
+        }),
+    ) {
+        check_panel(&rows, dimensions, &panel)?;
+    }
+}
+
+#[test]
+fn the_largest_look_ups_do_not_overflow() {
+    for groups in [0, 1, 2, 3, 5, 255, 256, 257, 258, 512, 4000, 4001] {
+        for code in [0u8, 15, 0xf0, 0xff] {
+            check_scan(&vec![code; 16 * groups], &vec![255; 16 * groups]).unwrap();
+        }
+    }
+}
+
 #[test]
 fn the_largest_sums_do_not_overflow() {
     for len in [1, 63, 64, 100, 1536, 2047, 2048, 2049, 4096, 16_000, 65_536, 65_537, 200_001] {

@@ -580,8 +580,8 @@ impl<A: Arena> Graph<A> {
 
 /// Stops a build's threads from outside. One build at a time may use it.
 pub struct Stop {
-    cancel: AtomicBool,
-    running: AtomicUsize,
+    pub(crate) cancel: AtomicBool,
+    pub(crate) running: AtomicUsize,
 }
 
 impl Stop {
@@ -601,10 +601,10 @@ impl Stop {
 }
 
 /// Counts a thread that works.
-struct Running<'a>(&'a Stop);
+pub(crate) struct Running<'a>(&'a Stop);
 
 impl<'a> Running<'a> {
-    fn new(stop: &'a Stop) -> Self {
+    pub(crate) fn new(stop: &'a Stop) -> Self {
         stop.running.fetch_add(1, Acquire);
         Self(stop)
     }
@@ -623,7 +623,7 @@ impl Default for Stop {
 }
 
 /// Tells the other threads to stop when the leader leaves, however it leaves.
-struct CancelOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct CancelOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {

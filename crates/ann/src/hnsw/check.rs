@@ -98,6 +98,7 @@ impl<S: PageStore> Segment<'_, S> {
     pub fn check(&self, rows: &mut Vec<Row>) -> Result<Vec<Problem>> {
         let head = self.read_head()?;
         let mut checker = Checker { segment: self, problems: Vec::new() };
+        let start = rows.len();
         if head.entry != NONE {
             let level = checker.slot(self.head, "entry point", Kind::Element, self.shape.element, head.entry)?;
             if level && self.element(head.entry, |e| e.level())? != head.entry_level {
@@ -116,8 +117,14 @@ impl<S: PageStore> Segment<'_, S> {
                 }
             };
         }
-        // Inserts may have added pages since.
-        let most = self.read_head()?.element_pages;
+        // Inserts may have added pages since, and widened the summary before they added rows.
+        let now = self.read_head()?;
+        let outside = |row: &&Row| now.summary.is_some_and(|summary| !summary.covers(&row.keys, self.shape.keys));
+        if let Some(row) = rows[start..].iter().find(outside) {
+            let what = format!("has not the keys of row ({},{}) in its range", row.tid.block, row.tid.offset);
+            checker.report(self.head, what);
+        }
+        let most = now.element_pages;
         if !(head.element_pages..=most).contains(&pages) {
             let what = format!("counts {} pages of elements, the chain has {pages}", head.element_pages);
             checker.report(self.head, what);

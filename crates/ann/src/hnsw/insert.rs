@@ -17,7 +17,7 @@ use super::search::{Accept, Beam, beam_upper, descend};
 use super::select::choose;
 use crate::error::{Error, Result};
 use crate::index::{Head, chain_index};
-use crate::keys::{Keys, Row};
+use crate::keys::{KeySummary, Row};
 use crate::page::{BlockNumber, Kind, MAX_UNIT_PAGES, NONE, PageStore, Tag, Unit};
 use crate::shape::{
     CHUNK_ROWS, HeapTid, NewElement, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper, write_chunk,
@@ -79,18 +79,6 @@ impl Origin<'_> {
     }
 }
 
-/// What a slot being written makes visible.
-#[derive(Clone, Copy)]
-struct Published<'a> {
-    /// The row's keys, which the segment's summary must cover first; `None`: nothing yet.
-    keys: Option<&'a Keys>,
-    /// Where the row was before.
-    origin: Option<&'a Origin<'a>>,
-}
-
-/// A slot that only an element to come will point to.
-const PART: Published = Published { keys: None, origin: None };
-
 /// What became of an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -141,6 +129,13 @@ impl<S: PageStore> Segment<'_, S> {
             if !head.active {
                 return Ok(Outcome::Sealed);
             }
+            if head.summary.is_some_and(|summary| !summary.covers(&row.row.keys, self.shape.keys)) {
+                let mut summary = KeySummary::default();
+                summary.add(&row.row.keys, self.shape.keys);
+                if !self.widen(&summary)? {
+                    return Ok(Outcome::Sealed);
+                }
+            }
             let outcome = if head.entry == NONE {
                 self.insert_first(row, origin)?
             } else {
@@ -173,9 +168,6 @@ impl<S: PageStore> Segment<'_, S> {
         head.first[chain_index(Kind::Element)] = block;
         head.last[chain_index(Kind::Element)] = block;
         head.element_pages = 1;
-        if let Some(summary) = &mut head.summary {
-            summary.add(&row.row.keys, self.shape.keys);
-        }
         head.encode(unit.page(self.head)?);
         unit.commit()?;
         Ok(Some(Outcome::Inserted))
@@ -196,8 +188,7 @@ impl<S: PageStore> Segment<'_, S> {
         let chosen = self.choose_all(&levels, &codes)?;
         let Some((tails, records)) = self.put_parts(row, &chosen)? else { return Ok(Some(Outcome::Sealed)) };
         let neighbors: Vec<Slot> = chosen[0].iter().map(|f| f.near.slot()).collect();
-        let published = Published { keys: Some(&row.row.keys), origin };
-        let Some((slot, _)) = self.put(Kind::Element, self.shape.element, published, |page, slot| {
+        let Some((slot, _)) = self.put(Kind::Element, self.shape.element, origin, |page, slot| {
             write_element((self.shape, self.id), page, slot, row, &tails, &records, &neighbors);
         })?
         else {
@@ -274,7 +265,7 @@ impl<S: PageStore> Segment<'_, S> {
         for i in 0..self.shape.tails {
             let part = &row.code[self.shape.tail_range(i)];
             let slots = self.shape.tail;
-            let put = self.put(Kind::Tail, slots, PART, |page, slot| {
+            let put = self.put(Kind::Tail, slots, None, |page, slot| {
                 slots.get_mut(page, slot)[..part.len()].copy_from_slice(part);
             })?;
             let Some((slot, _)) = put else { return Ok(None) };
@@ -288,7 +279,7 @@ impl<S: PageStore> Segment<'_, S> {
                 .map(|found| found.iter().map(|f| UpperNeighbor { element: f.near.slot(), record: f.record }).collect())
                 .unwrap_or_default();
             let slots = self.shape.upper;
-            let put = self.put(Kind::Upper, slots, PART, |page, slot| {
+            let put = self.put(Kind::Upper, slots, None, |page, slot| {
                 write_upper(slots.get_mut(page, slot), up, 0, &neighbors);
             })?;
             let Some((slot, _)) = put else { return Ok(None) };
@@ -305,10 +296,9 @@ impl<S: PageStore> Segment<'_, S> {
         let row = &NewRow { level: 0, ..*row };
         let Some((tails, _)) = self.put_parts(row, &[])? else { return Ok(None) };
         let slots = self.shape.element;
-        let put =
-            self.put(Kind::Element, slots, Published { keys: Some(&row.row.keys), origin: None }, |page, slot| {
-                write_element((self.shape, self.id), page, slot, row, &tails, &[], &[]);
-            })?;
+        let put = self.put(Kind::Element, slots, None, |page, slot| {
+            write_element((self.shape, self.id), page, slot, row, &tails, &[], &[]);
+        })?;
         Ok(put.map(|(slot, pages)| {
             let index = slots.index(slot);
             (u64::from(pages.saturating_sub(1)) * u64::from(slots.per_page) + u64::from(index) + 1, index == 0)
@@ -321,7 +311,7 @@ impl<S: PageStore> Segment<'_, S> {
         &self,
         kind: Kind,
         slots: Slots,
-        published: Published,
+        origin: Option<&Origin>,
         mut write: impl FnMut(&mut crate::page::Page, Slot),
     ) -> Result<Option<(Slot, u32)>> {
         loop {
@@ -330,15 +320,10 @@ impl<S: PageStore> Segment<'_, S> {
             if !head.active {
                 return Ok(None);
             }
-            if self.is_outside(&head, published.keys) {
-                drop(unit);
-                self.widen(published.keys)?;
-                continue;
-            }
             let block = head.last[chain_index(kind)];
             if block != NONE {
                 self.not_the_head(block)?;
-                Origin::lock_before(published.origin, &mut unit, block)?;
+                Origin::lock_before(origin, &mut unit, block)?;
                 let page = unit.page(block)?;
                 let mut tag = page.expect(block, self.id, kind)?;
                 if u32::from(tag.used) < slots.per_page {
@@ -346,43 +331,16 @@ impl<S: PageStore> Segment<'_, S> {
                     tag.used += 1;
                     page.set_tag(tag);
                     write(page, slot);
-                    Origin::empty(published.origin, &mut unit)?;
+                    Origin::empty(origin, &mut unit)?;
                     unit.commit()?;
                     return Ok(Some((slot, head.element_pages)));
                 }
             }
             drop(unit);
-            if let Some(put) = self.put_on_new_page(kind, slots, published, block, &mut write)? {
+            if let Some(put) = self.put_on_new_page(kind, slots, origin, block, &mut write)? {
                 return Ok(Some(put));
             }
         }
-    }
-
-    /// Whether the segment keeps the ranges of keys, and these lie outside.
-    fn is_outside(&self, head: &Head, keys: Option<&Keys>) -> bool {
-        keys.zip(head.summary).is_some_and(|(keys, mut summary)| summary.add(keys, self.shape.keys))
-    }
-
-    /// Takes keys into the summary, before rows with them are published.
-    fn widen<'k>(&self, keys: impl IntoIterator<Item = &'k Keys>) -> Result<()> {
-        let mut unit = self.store.unit();
-        let page = unit.page(self.head)?;
-        let mut head = Head::decode(page, self.head, self.id)?;
-        if let Some(summary) = &mut head.summary {
-            let wider = keys.into_iter().fold(false, |wider, keys| summary.add(keys, self.shape.keys) || wider);
-            if wider {
-                head.encode(page);
-                return unit.commit();
-            }
-        }
-        Ok(())
-    }
-
-    /// As inserting rows with these keys would, all at once.
-    pub(crate) fn cover<'k>(&self, keys: impl Iterator<Item = &'k Keys>) -> Result<()> {
-        let head = self.read_head()?;
-        let mut outside = keys.filter(|keys| self.is_outside(&head, Some(keys))).peekable();
-        if outside.peek().is_some() { self.widen(outside) } else { Ok(()) }
     }
 
     /// A unit that holds the head page must not lock it again, as a damaged pointer would have it.
@@ -395,7 +353,7 @@ impl<S: PageStore> Segment<'_, S> {
         &self,
         kind: Kind,
         slots: Slots,
-        published: Published,
+        origin: Option<&Origin>,
         last: u32,
         write: &mut impl FnMut(&mut crate::page::Page, Slot),
     ) -> Result<Option<(Slot, u32)>> {
@@ -405,10 +363,10 @@ impl<S: PageStore> Segment<'_, S> {
             return Ok(None);
         }
         if last != NONE {
-            Origin::lock_before(published.origin, &mut unit, last)?;
+            Origin::lock_before(origin, &mut unit, last)?;
             unit.page(last)?.expect(last, self.id, kind)?;
         }
-        Origin::empty(published.origin, &mut unit)?;
+        Origin::empty(origin, &mut unit)?;
         let (block, page) = unit.allocate(Tag { used: 1, ..Tag::new(self.id, kind) })?;
         let slot = slots.slot(block, 0)?;
         write(page, slot);
@@ -423,9 +381,6 @@ impl<S: PageStore> Segment<'_, S> {
         }
         if head.first[chain_index(kind)] == NONE {
             head.first[chain_index(kind)] = block;
-        }
-        if let Some((keys, summary)) = published.keys.zip(head.summary.as_mut()) {
-            summary.add(keys, self.shape.keys);
         }
         head.encode(unit.page(self.head)?);
         unit.commit()?;
@@ -570,11 +525,6 @@ impl<S: PageStore> Segment<'_, S> {
             if !head.active {
                 return Ok(Outcome::Sealed);
             }
-            if self.is_outside(&head, Some(&row.row.keys)) {
-                drop(unit);
-                self.widen(Some(&row.row.keys))?;
-                continue;
-            }
             Origin::lock_before(origin, &mut unit, block)?;
             unit.page(block)?.expect(block, self.id, Kind::Element)?;
             Origin::empty(origin, &mut unit)?;
@@ -606,7 +556,7 @@ impl<S: PageStore> Segment<'_, S> {
                 return Ok(Outcome::Inserted);
             }
             drop(unit);
-            let put = self.put(Kind::Overflow, self.shape.chunk, PART, |page, slot| {
+            let put = self.put(Kind::Overflow, self.shape.chunk, None, |page, slot| {
                 write_chunk(self.shape, self.shape.chunk.get_mut(page, slot), NONE, &[]);
             })?;
             let Some((slot, _)) = put else { return Ok(Outcome::Sealed) };

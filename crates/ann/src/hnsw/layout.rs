@@ -3,7 +3,7 @@
 use super::build::{Arena, Codes, Graph, Node};
 use crate::error::Result;
 use crate::index::{Head, chain_index};
-use crate::keys::{PackedRows, Row};
+use crate::keys::{KeySummary, PackedRows, Row};
 use crate::page::{BlockNumber, Kind, NONE, PAGE_SIZE, Page, Tag};
 use crate::shape::{CHUNK_ROWS, INLINE_ROWS, NewElement, Shape, Slot, Slots, UpperNeighbor, write_chunk, write_upper};
 use crate::sq8::Params;
@@ -89,6 +89,16 @@ impl RowLists {
         let end = start + self.more[start..].partition_point(|&(n, _)| n == node);
         let rest = &self.more[start..end];
         (0..rest.len() + 1).map(move |i| if i == 0 { self.first.get(node as usize) } else { rest[i - 1].1 })
+    }
+
+    /// The ranges of the rows' keys.
+    pub fn summary(&self, keys: usize) -> KeySummary {
+        let mut summary = KeySummary::default();
+        if keys > 0 {
+            (0..self.first.len()).for_each(|i| _ = summary.add(&self.first.get(i).keys, keys));
+            self.more.iter().for_each(|(_, row)| _ = summary.add(&row.keys, keys));
+        }
+        summary
     }
 
     /// Chunks that the rows of a node take beyond its element.
@@ -326,6 +336,7 @@ impl<'a, A: Arena> Layout<'a, A> {
         }
         head.element_pages = self.bodies.elements.blocks.len() as u32;
         head.rows = self.bodies.rows.len() as u64;
+        head.summary = Some(self.bodies.rows.summary(self.shape.keys));
         Ok(head)
     }
 }

@@ -13,7 +13,7 @@ const TINY: f64 = 1.401_298_464_324_817e-45;
 const HUGE: f64 = (1u128 << 127) as f64;
 
 /// What a distance to one element is computed from, apart from its code.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
     /// Value `i` is decoded as `offset + scale * code[i]`.
     pub scale: f32,
@@ -88,6 +88,16 @@ impl Probe {
             l1_norm: vector.iter().map(|&x| f64::from(x.abs())).sum(),
             bounded: true,
         }
+    }
+
+    /// The vector.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Its squared norm.
+    pub fn norm2(&self) -> f64 {
+        self.norm2
     }
 
     /// What part of a code, dimensions `range`, adds to the sum that [`Self::rank`] takes.

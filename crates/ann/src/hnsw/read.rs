@@ -2,7 +2,7 @@
 
 use super::probe::{Probe, Scaling};
 use crate::error::{Error, Result};
-use crate::keys::Row;
+use crate::keys::{Filter, Row};
 use crate::page::{BlockNumber, Circle, Kind, NONE, Page, PageStore, Place};
 use crate::shape::{Element, Shape, Slot, Slots, UpperNeighbor, read_chunk, read_upper};
 
@@ -33,7 +33,7 @@ pub struct Ranked {
     pub slot: Slot,
     /// Distance to the decoded vector, in the form that [`Probe::rank`] tells.
     pub rank: f32,
-    /// Has rows; else it only routes.
+    /// Has rows that may pass the filter; else it only routes.
     pub live: bool,
     /// Squared norm of the decoded vector.
     pub norm2: f32,
@@ -120,11 +120,24 @@ impl<'a, S: PageStore> Segment<'a, S> {
         })?
     }
 
-    /// Ranks `slots` into `out`, in order; `places` is scratch.
+    /// Ranks `slots` into `out`, in order; `places` is scratch. Elements with rows are live.
     ///
     /// # Errors
     /// [`Error::Corrupt`] where a slot is no element of this segment.
     pub fn rank(&self, probe: &Probe, slots: &[Slot], places: &mut Vec<Place>, out: &mut Vec<Ranked>) -> Result<()> {
+        const ALL: &Filter = &Filter::none();
+        self.rank_filtered(probe, ALL, slots, places, out)
+    }
+
+    /// As [`Self::rank`]; elements are live that have rows which may pass.
+    pub fn rank_filtered(
+        &self,
+        probe: &Probe,
+        filter: &Filter,
+        slots: &[Slot],
+        places: &mut Vec<Place>,
+        out: &mut Vec<Ranked>,
+    ) -> Result<()> {
         let shape = self.shape;
         let len = shape.distance_len();
         places.clear();
@@ -146,7 +159,7 @@ impl<'a, S: PageStore> Segment<'a, S> {
             if shape.tails > 0 {
                 sums.push((sum, scaling));
             }
-            out.push(Ranked { slot, rank, live: e.row_count() > 0, norm2: e.norm2(), residual: e.residual() });
+            out.push(Ranked { slot, rank, live: e.passes(filter), norm2: e.norm2(), residual: e.residual() });
         })?;
         if let Some(error) = bad {
             return Err(error);

@@ -1,15 +1,22 @@
 //! Rows of a whole index in order of certain lower bounds, as many as are asked for.
 //!
-//! Each segment is searched by a beam that widens with every round. Once that costs more than reading everything, or
-//! where a segment is small, the scan goes flat: it reads all elements in sequence and returns the rest in exact
-//! order of bounds, in passes whose memory is bounded.
+//! Pending lists are read whole, before anything else. Each graph is searched by a beam that widens with every round,
+//! the lists of all IVF segments by one search that reads more of them with every round. Once that costs more than
+//! reading everything, or where a segment is small, the scan goes flat: it reads all elements in sequence and returns
+//! the rest in exact order of bounds, in passes whose memory is bounded.
+//!
+//! While a scan runs, rows move: from pending lists into a graph or an IVF segment, never the other way. Invariant: a
+//! row is published where it goes before it leaves where it was. So what a scan did not see in a pending list is in a
+//! segment that the directory lists *after* that, and the scan takes that directory; what it did see, it remembers with
+//! its heap TID, since the row may have moved when its turn comes. It may then be met twice: each TID is returned once.
 
 use super::probe::Probe;
 use super::read::{Ranked, Segment};
-use super::search::{Accept, Beam, descend};
+use super::search::{Accept, Beam, Filtered, descend, price};
 use crate::error::Result;
-use crate::index::{Head, SegmentEntry, Shapes};
-use crate::keys::{Filter, Row};
+use crate::index::{Directory, Head, SegmentEntry, SegmentKind, Shapes};
+use crate::ivf::search::Search;
+use crate::keys::Filter;
 use crate::page::{Circle, NONE, PageStore, Place};
 use crate::shape::{HeapTid, Slot};
 use hashbrown::HashSet;
@@ -64,17 +71,35 @@ impl PartialOrd for Entry {
 struct Source {
     entry: SegmentEntry,
     beam: Beam,
-    /// Small: was read whole in the first round.
-    swept: bool,
+    /// Was read whole in the first round; the bound up to which all of its elements are known.
+    swept: Option<f64>,
 }
 
 impl Source {
+    fn new(entry: &SegmentEntry) -> Self {
+        Self { entry: *entry, beam: Beam::new(Accept::Live), swept: None }
+    }
+
     fn segment<'a, S>(&self, store: &'a S, shapes: &'a Shapes) -> Segment<'a, S> {
         Segment { store, shape: shapes.of(self.entry.kind), id: self.entry.id, head: self.entry.head }
     }
 }
 
+/// A row of a pending list.
+struct Early {
+    entry: Entry,
+    tid: HeapTid,
+}
+
+impl Early {
+    fn element(&self) -> (u32, Slot) {
+        (self.entry.segment, self.entry.slot)
+    }
+}
+
 enum Phase {
+    /// Pending lists, and segments that the filter excludes, are still among the sources.
+    Start,
     /// Beams, with the next round's width.
     Graph(usize),
     Flat,
@@ -87,12 +112,19 @@ pub struct Scan {
     filter: Filter,
     limits: Limits,
     sources: Vec<Source>,
+    /// Rows of pending lists that pass, by element.
+    early: Vec<Early>,
+    /// What was returned, where rows may be met twice.
+    seen: Option<HashSet<HeapTid>>,
+    /// The lists of IVF segments that are not small.
+    ivf: Option<Search>,
     phase: Phase,
     /// Found, but rows of another segment may come before them.
     pool: BinaryHeap<Reverse<Entry>>,
     /// Entries to return, the last one first.
     ready: Vec<Entry>,
-    rows: Vec<Row>,
+    /// Rows of the entry being returned.
+    rows: Vec<HeapTid>,
     bound: f64,
     /// Elements returned by graph rounds: flat passes leave them out.
     returned: HashSet<(u32, Slot)>,
@@ -105,22 +137,21 @@ pub struct Scan {
 
 /// Elements for each unit of beam width below which reading all of them costs no more than walking, and is exact.
 const SMALL: u64 = 64;
-/// Reading an element in sequence costs about this part of reaching it by a link.
-const SEQUENTIAL_GAIN: u64 = 8;
 /// About what graph rounds remember of each element they have ranked.
-const VISITED_BYTES: u64 = 48;
+const VISITED_BYTES: f64 = 48.0;
 
 impl Scan {
     /// Rows that pass `filter`. Without a probe they come in any order.
     pub fn new(probe: Option<Probe>, filter: Filter, segments: &[SegmentEntry], limits: Limits) -> Self {
-        let phase = if probe.is_some() { Phase::Graph(limits.ef_search) } else { Phase::Flat };
-        let source = |&entry: &SegmentEntry| Source { entry, beam: Beam::new(Accept::Live), swept: false };
         Self {
             probe,
             filter,
             limits,
-            sources: segments.iter().map(source).collect(),
-            phase,
+            sources: segments.iter().map(Source::new).collect(),
+            early: Vec::new(),
+            seen: None,
+            ivf: None,
+            phase: Phase::Start,
             pool: BinaryHeap::new(),
             ready: Vec::new(),
             rows: Vec::new(),
@@ -144,7 +175,10 @@ impl Scan {
             if self.limits.max_tuples > 0 && self.emitted >= self.limits.max_tuples {
                 return Ok(None);
             }
-            if let Some(Row { tid, .. }) = self.rows.pop() {
+            if let Some(tid) = self.rows.pop() {
+                if self.seen.as_mut().is_some_and(|seen| !seen.insert(tid)) {
+                    continue;
+                }
                 self.emitted += 1;
                 return Ok(Some(Hit { tid, bound: self.bound }));
             }
@@ -153,13 +187,11 @@ impl Scan {
                 store.check_interrupts()?;
                 self.bound = entry.bound;
                 self.last = Some(entry);
-                let source = self.sources.iter().find(|s| s.entry.id == entry.segment);
-                let segment = source.expect("entries come from the scan's segments").segment(store, shapes);
-                segment.rows(entry.slot, &mut self.rows)?;
-                self.rows.retain(|row| self.filter.passes(&row.keys));
+                self.take_rows(store, shapes, entry)?;
                 continue;
             }
             match self.phase {
+                Phase::Start => self.start(store, shapes)?,
                 Phase::Graph(ef) => self.graph_round(store, shapes, ef)?,
                 Phase::Flat => self.flat_pass(store, shapes)?,
                 Phase::Done => return Ok(None),
@@ -167,37 +199,150 @@ impl Scan {
         }
     }
 
-    /// One beam in each segment; returns what no unfinished segment can come before.
+    /// Reads the rows of an element that is to be returned.
+    fn take_rows(&mut self, store: &impl PageStore, shapes: &Shapes, entry: Entry) -> Result<()> {
+        let element = (entry.segment, entry.slot);
+        let early = self.early.partition_point(|early| early.element() < element);
+        let early = self.early[early..].iter().take_while(|early| early.element() == element);
+        self.rows.extend(early.map(|early| early.tid));
+        let source = self.sources.iter().find(|s| s.entry.id == entry.segment);
+        if let Some(source) = source.filter(|_| self.rows.is_empty()) {
+            let mut rows = Vec::new();
+            source.segment(store, shapes).rows(entry.slot, &mut rows)?;
+            // Rows of one element have keys of their own.
+            self.rows.extend(rows.iter().filter(|row| self.filter.passes(&row.keys)).map(|row| row.tid));
+        }
+        Ok(())
+    }
+
+    /// Reads the pending lists, and leaves them out; after that the sources are those of a directory read later.
+    fn sweep_pending(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<()> {
+        let mut swept = HashSet::new();
+        loop {
+            let is_pending = |source: &&Source| source.entry.kind == SegmentKind::Pending;
+            let pending = self.sources.iter().filter(is_pending).find(|source| swept.insert(source.entry.id));
+            let Some(source) = pending else { break };
+            let segment = source.segment(store, shapes);
+            sweep_early(segment, self.probe.as_ref(), &self.filter, &mut self.early)?;
+            if !self.sources.iter().filter(is_pending).any(|source| !swept.contains(&source.entry.id)) {
+                self.sources = Directory::read(store)?.1.segments.iter().map(Source::new).collect();
+            }
+        }
+        if !swept.is_empty() {
+            self.sources.retain(|source| source.entry.kind != SegmentKind::Pending);
+            self.seen = Some(HashSet::new());
+            self.early.sort_unstable_by_key(Early::element);
+            if self.probe.is_some() {
+                let elements = self.early.chunk_by(|a, b| a.element() == b.element());
+                self.pool.extend(elements.map(|rows| Reverse(rows[0].entry)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads pending lists, and leaves out the segments that the filter excludes.
+    fn start(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<()> {
+        self.phase = if self.probe.is_some() { Phase::Graph(self.limits.ef_search) } else { Phase::Flat };
+        if self.filter.is_impossible() {
+            self.phase = Phase::Done;
+            return Ok(());
+        }
+        self.sweep_pending(store, shapes)?;
+        if self.filter.is_none() {
+            return Ok(());
+        }
+        let mut sources = Vec::with_capacity(self.sources.len());
+        for source in self.sources.drain(..) {
+            // A row that the snapshot sees was published before, and the summary widened before that.
+            let summary = source.segment(store, shapes).read_head()?.summary;
+            if summary.is_none_or(|summary| self.filter.may_pass(&summary)) {
+                sources.push(source);
+            }
+        }
+        self.sources = sources;
+        Ok(())
+    }
+
+    /// Entries that a flat pass or a sweep keeps.
+    fn capacity(&self) -> usize {
+        (self.limits.memory / size_of::<Entry>()).max(1024)
+    }
+
+    /// One beam in each graph, and one round in the lists of all IVF segments; returns what no unfinished segment can come
+    /// before.
     fn graph_round(&mut self, store: &impl PageStore, shapes: &Shapes, ef: usize) -> Result<()> {
         let probe = self.probe.as_ref().expect("graph rounds have a probe");
+        let (filter, capacity) = (&self.filter, self.capacity());
         let mut found = Vec::new();
-        let (mut elements, mut visited, mut threshold, mut all_swept) = (0u64, 0u64, f64::INFINITY, true);
-        let first = self.last.is_none();
-        for source in &mut self.sources {
+        let (mut flat, mut visited, mut threshold, mut all_swept) = (0.0, 0.0, f64::INFINITY, true);
+        let (first, mut gave_up) = (self.last.is_none(), false);
+        let (first_round, mut search) = (ef == self.limits.ef_search, self.ivf.take());
+        for (i, source) in self.sources.iter_mut().enumerate() {
             let segment = source.segment(store, shapes);
             let head = segment.read_head()?;
             let here = u64::from(head.element_pages) * u64::from(segment.shape.element.per_page);
-            elements += here;
+            if let Some(reach) = source.swept {
+                flat += price::flat(here, if filter.is_none() { 1.0 } else { 0.0 });
+                threshold = threshold.min(reach);
+                continue;
+            }
+            if source.entry.kind == SegmentKind::Ivf {
+                let done = search.as_ref().is_some_and(|search| search.done());
+                if done || first_round && here <= SMALL * ef as u64 {
+                    // What codes could not tell is found by reading all elements, once all lists were read.
+                    let skip = |slot| search.as_ref().is_some_and(|search| search.has_returned(i as u32, slot));
+                    let reach = sweep(segment, &head, (probe, filter), capacity, skip, &mut found)?;
+                    threshold = threshold.min(reach);
+                    source.swept = Some(reach);
+                    continue;
+                }
+                all_swept = false;
+                let search = search.get_or_insert_with(|| Search::new(probe, segment.shape, self.limits.probes));
+                if first_round {
+                    search.add(i as u32, segment, &head, (probe, filter))?;
+                }
+                flat += price::flat(here, search.share());
+                continue;
+            }
             let fresh = source.beam.visited() == 0;
-            if source.swept {
-                continue;
+            let mut results = None;
+            if !fresh || here > SMALL * ef as u64 {
+                if fresh && let Some((near, _)) = descend(segment, &head, probe, 0)? {
+                    source.beam.enter_filtered(segment, probe, filter, near.slot())?;
+                }
+                let filtered = Filtered { filter, elements: here };
+                results = source.beam.round_filtered(segment, probe, filtered, ef)?;
             }
-            if fresh && here <= SMALL * ef as u64 {
-                sweep(segment, &head, probe, &mut found)?;
-                source.swept = true;
+            let Some(results) = results else {
+                if fresh {
+                    let reach = sweep(segment, &head, (probe, filter), capacity, |_| false, &mut found)?;
+                    threshold = threshold.min(reach);
+                    source.swept = Some(reach);
+                } else {
+                    // What was returned of this segment, a flat pass knows to leave out.
+                    gave_up = true;
+                    threshold = f64::NEG_INFINITY;
+                }
                 continue;
-            }
+            };
             all_swept = false;
-            if fresh && let Some((near, _)) = descend(segment, &head, probe, 0)? {
-                source.beam.enter(segment, probe, near.slot())?;
-            }
             let start = found.len();
-            let results = source.beam.round(segment, probe, ef)?;
             found.extend(results.iter().map(|r| entry(probe, source.entry.id, r)));
-            visited += source.beam.visited() as u64;
+            visited += source.beam.visited() as f64;
+            let share = if filter.is_none() { 1.0 } else { source.beam.share() };
+            flat += price::flat(here, share);
             let exhausted = source.beam.exhausted();
             threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
         }
+        if let Some(search) = search.as_mut().filter(|search| !search.done()) {
+            let (start, sources) = (found.len(), &self.sources);
+            let results = search.round(&|i: u32| sources[i as usize].segment(store, shapes), (probe, filter), ef)?;
+            found.extend(results.iter().map(|(i, r)| entry(probe, sources[*i as usize].entry.id, r)));
+            visited += search.cost();
+            let exhausted = search.done() && results.len() < ef;
+            threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
+        }
+        self.ivf = search;
         for entry in found {
             match self.last {
                 Some(last) if entry.bound < last.bound => self.dropped += 1,
@@ -211,11 +356,11 @@ impl Scan {
         }
         self.ready.reverse();
         let next = ef.saturating_mul(2);
-        let walk_on = visited.max(next as u64) * SEQUENTIAL_GAIN < elements
-            && visited.saturating_mul(VISITED_BYTES) < self.limits.memory as u64;
-        self.phase = if all_swept {
+        let walk_on = visited.max(next as f64) < flat && visited * VISITED_BYTES < self.limits.memory as f64;
+        let cut = self.sources.iter().any(|source| source.swept.is_some_and(f64::is_finite));
+        self.phase = if all_swept && !gave_up && !cut {
             Phase::Done
-        } else if walk_on && threshold.is_finite() {
+        } else if walk_on && threshold.is_finite() && !cut {
             Phase::Graph(next)
         } else {
             Phase::Flat
@@ -226,35 +371,37 @@ impl Scan {
     /// The next entries in order of bounds, as many as memory allows, of all elements not yet returned.
     fn flat_pass(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<()> {
         self.pool.clear();
-        let capacity = (self.limits.memory / size_of::<Entry>()).max(1024);
+        let capacity = self.capacity();
         let mut best: BinaryHeap<Entry> = BinaryHeap::new();
         let (mut places, mut out): (Vec<Place>, Vec<Ranked>) = (Vec::new(), Vec::new());
         let (mut late, mut left_out) = (0, false);
+        let flat_before = self.flat_before();
+        let mut offer = |found: Entry| {
+            let returned = || self.returned.contains(&(found.segment, found.slot));
+            if self.last.is_some_and(|last| found.bound < last.bound) {
+                late += u64::from(!returned());
+                return;
+            }
+            let seen = self.last.is_some_and(|last| found.bound == last.bound && found <= last);
+            if seen && flat_before || returned() {
+                return;
+            }
+            best.push(found);
+            if best.len() > capacity {
+                best.pop();
+                left_out = true;
+            }
+        };
+        self.early.chunk_by(|a, b| a.element() == b.element()).for_each(|rows| offer(rows[0].entry));
         for source in &self.sources {
             let segment = source.segment(store, shapes);
             let (mut block, mut circle) = (segment.read_head()?.first_element(), Circle::default());
             while block != NONE {
                 store.check_interrupts()?;
                 circle.step(block, block)?;
-                block = self.rank_page(segment, block, &mut places, &mut out)?;
+                block = segment.rank_page(self.probe.as_ref(), &self.filter, block, &mut places, &mut out)?;
                 for ranked in out.iter().filter(|r| r.live) {
-                    let found = match &self.probe {
-                        Some(probe) => entry(probe, source.entry.id, ranked),
-                        None => Entry { bound: 0.0, segment: source.entry.id, slot: ranked.slot },
-                    };
-                    if self.last.is_some_and(|last| found.bound < last.bound) {
-                        late += u64::from(!self.returned.contains(&(found.segment, found.slot)));
-                        continue;
-                    }
-                    let seen = self.last.is_some_and(|last| found.bound == last.bound && found <= last);
-                    if seen && self.flat_before() || self.returned.contains(&(found.segment, found.slot)) {
-                        continue;
-                    }
-                    best.push(found);
-                    if best.len() > capacity {
-                        best.pop();
-                        left_out = true;
-                    }
+                    offer(entry_of(self.probe.as_ref(), source.entry.id, ranked));
                 }
             }
         }
@@ -270,22 +417,6 @@ impl Scan {
     fn flat_before(&self) -> bool {
         self.flat_passes > 0
     }
-
-    fn rank_page<S: PageStore>(
-        &self,
-        segment: Segment<S>,
-        block: u32,
-        places: &mut Vec<Place>,
-        out: &mut Vec<Ranked>,
-    ) -> Result<u32> {
-        if let Some(probe) = &self.probe {
-            return segment.rank_page(probe, block, places, out);
-        }
-        out.clear();
-        segment.elements_of(block, |slot, e| {
-            out.push(Ranked { slot, rank: 0.0, live: e.row_count() > 0, norm2: 0.0, residual: 0.0 });
-        })
-    }
 }
 
 /// The bound up to which a beam's results may be returned before the next round.
@@ -300,19 +431,88 @@ fn reach(results: &mut [Entry], first: bool) -> f64 {
     results.select_nth_unstable(at).1.bound
 }
 
+/// Without a probe all bounds are 0.
+fn entry_of(probe: Option<&Probe>, segment: u32, r: &Ranked) -> Entry {
+    probe.map_or(Entry { bound: 0.0, segment, slot: r.slot }, |probe| entry(probe, segment, r))
+}
+
 fn entry(probe: &Probe, segment: u32, r: &Ranked) -> Entry {
     Entry { bound: probe.lower_bound(r.rank, r.norm2, r.residual), segment, slot: r.slot }
 }
 
-/// Reads a whole segment.
-fn sweep<S: PageStore>(segment: Segment<S>, head: &Head, probe: &Probe, found: &mut Vec<Entry>) -> Result<()> {
+/// Reads a whole segment, and adds its first `capacity` entries, but for those to skip. Returns the bound up to which these
+/// are all.
+fn sweep<S: PageStore>(
+    segment: Segment<S>,
+    head: &Head,
+    (probe, filter): (&Probe, &Filter),
+    capacity: usize,
+    skip: impl Fn(Slot) -> bool,
+    found: &mut Vec<Entry>,
+) -> Result<f64> {
     let (mut places, mut out) = (Vec::new(), Vec::new());
     let (mut block, mut circle) = (head.first_element(), Circle::default());
+    let (mut best, mut left_out): (BinaryHeap<Entry>, bool) = (BinaryHeap::new(), false);
     while block != NONE {
         segment.store.check_interrupts()?;
         circle.step(block, block)?;
-        block = segment.rank_page(probe, block, &mut places, &mut out)?;
-        found.extend(out.iter().filter(|r| r.live).map(|r| entry(probe, segment.id, r)));
+        block = segment.rank_page(Some(probe), filter, block, &mut places, &mut out)?;
+        for ranked in out.iter().filter(|r| r.live && !skip(r.slot)) {
+            let fresh = entry(probe, segment.id, ranked);
+            if best.len() < capacity {
+                best.push(fresh);
+                continue;
+            }
+            left_out = true;
+            if let Some(mut worst) = best.peek_mut().filter(|worst| fresh < **worst) {
+                *worst = fresh;
+            }
+        }
+    }
+    let reach = if left_out { best.peek().map_or(f64::NEG_INFINITY, |worst| worst.bound) } else { f64::INFINITY };
+    found.extend(best);
+    Ok(reach)
+}
+
+/// Reads a whole pending list: all rows that pass.
+fn sweep_early<S: PageStore>(
+    segment: Segment<S>,
+    probe: Option<&Probe>,
+    filter: &Filter,
+    early: &mut Vec<Early>,
+) -> Result<()> {
+    let (mut places, mut out, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut block, mut circle) = (segment.read_head()?.first_element(), Circle::default());
+    while block != NONE {
+        segment.store.check_interrupts()?;
+        circle.step(block, block)?;
+        // Rows first: those that leave before their element is ranked are known without it.
+        let (mut here, mut chained) = (Vec::new(), Vec::new());
+        let next = segment.elements_of(block, |slot, e| {
+            if e.overflow() != NONE {
+                chained.push(slot);
+            } else if e.passes(filter) {
+                here.extend(e.inline_rows().map(|row| (slot, row)));
+            }
+        })?;
+        for slot in chained {
+            segment.rows(slot, &mut rows)?;
+            here.extend(rows.drain(..).map(|row| (slot, row)));
+        }
+        here.retain(|(_, row)| filter.passes(&row.keys));
+        let slots: Vec<Slot> = here.iter().map(|&(slot, _)| slot).collect();
+        match probe {
+            Some(probe) => segment.rank(probe, &slots, &mut places, &mut out)?,
+            None => {
+                out = slots
+                    .iter()
+                    .map(|&slot| Ranked { slot, rank: 0.0, live: true, norm2: 0.0, residual: 0.0 })
+                    .collect()
+            }
+        }
+        let entries = out.iter().zip(&here).map(|(r, (_, row))| (entry_of(probe, segment.id, r), row.tid));
+        early.extend(entries.map(|(entry, tid)| Early { entry, tid }));
+        block = next;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::probe::Probe;
 use super::read::{Ranked, Segment};
 use crate::error::Result;
 use crate::index::Head;
+use crate::keys::Filter;
 use crate::page::{NONE, PageStore, Place};
 use crate::shape::{Slot, UpperNeighbor};
 use std::cmp::Reverse;
@@ -110,10 +111,41 @@ pub enum Accept {
     All,
 }
 
+/// What reaching elements by links costs, and what reading them in sequence does, in elements reached by links.
+pub mod price {
+    /// Looking at the keys of an element in sequence.
+    pub const CHECK: f64 = 0.04;
+    /// Ranking an element in sequence.
+    pub const RANK: f64 = 0.125;
+
+    /// Reading a segment in sequence, of whose elements a share passes the filter.
+    pub fn flat(elements: u64, share: f64) -> f64 {
+        elements as f64 * (CHECK + share * (RANK - CHECK))
+    }
+}
+
+/// What a search for rows that pass a filter is told.
+#[derive(Clone, Copy)]
+pub struct Filtered<'a> {
+    /// Elements without a row that passes only route.
+    pub filter: &'a Filter,
+    /// Elements of the segment, about: where walking will cost more than reading them all in sequence, it ends.
+    pub elements: u64,
+}
+
+/// Elements that are ranked before their share of passing ones says something.
+const ENOUGH: usize = 256;
+
 /// A resumable search of level 0 (Malkov & Yashunin 2018, algorithm 2, that keeps what it passes over).
 pub struct Beam {
     accept: Accept,
     visited: Visited,
+    /// Elements whose neighbors were ranked.
+    expanded: usize,
+    /// Elements ranked that were accepted.
+    accepted: usize,
+    /// Results asked for, over all rounds.
+    wanted: usize,
     frontier: Frontier,
     /// Reached, but further than the worst result at that time.
     later: Vec<Near>,
@@ -130,6 +162,9 @@ impl Beam {
         Self {
             accept,
             visited: Visited::default(),
+            expanded: 0,
+            accepted: 0,
+            wanted: 0,
             frontier: Frontier::new(),
             later: Vec::new(),
             spare: Vec::new(),
@@ -142,6 +177,7 @@ impl Beam {
     /// Forgets everything but its allocations.
     pub fn clear(&mut self) {
         self.visited.clear();
+        (self.expanded, self.accepted, self.wanted) = (0, 0, 0);
         self.frontier.clear();
         self.later.clear();
         self.spare.clear();
@@ -152,6 +188,22 @@ impl Beam {
         self.visited.count()
     }
 
+    /// Share of the elements ranked that were accepted.
+    pub fn share(&self) -> f64 {
+        self.accepted.max(1) as f64 / self.visited.count().max(1) as f64
+    }
+
+    /// Whether going on until so many were found as are wanted will cost more than reading the segment in sequence.
+    ///
+    /// The beam ends when it has expanded about as many elements as it would to find that many of all, over the share
+    /// of those that pass. Rows that pass may lie anywhere, so the share is taken from what was met near the query.
+    fn hopeless(&self, elements: u64) -> bool {
+        let (visited, share) = (self.visited() as f64, self.share());
+        let fan_out = visited / self.expanded.max(1) as f64;
+        let all = (self.wanted as f64 / share * fan_out).min(elements as f64);
+        all - visited > price::flat(elements, share)
+    }
+
     /// Whether everything reachable was returned.
     pub fn exhausted(&self) -> bool {
         self.frontier.is_empty() && self.later.is_empty() && self.spare.is_empty()
@@ -159,11 +211,23 @@ impl Beam {
 
     /// Adds an entry point.
     pub fn enter<S: PageStore>(&mut self, segment: Segment<S>, probe: &Probe, slot: Slot) -> Result<()> {
+        self.enter_filtered(segment, probe, &Filter::none(), slot)
+    }
+
+    /// As [`Self::enter`], for [`Self::round_filtered`].
+    pub fn enter_filtered<S: PageStore>(
+        &mut self,
+        segment: Segment<S>,
+        probe: &Probe,
+        filter: &Filter,
+        slot: Slot,
+    ) -> Result<()> {
         if self.visited.insert(slot) {
-            segment.rank(probe, &[slot], &mut self.places, &mut self.ranked)?;
+            segment.rank_filtered(probe, filter, &[slot], &mut self.places, &mut self.ranked)?;
             let ranked = self.ranked[0];
             self.frontier.push(Reverse(Near::new(ranked.rank, slot)));
             if self.accepts(&ranked) {
+                self.accepted += 1;
                 self.spare.push(ranked);
             }
         }
@@ -176,6 +240,21 @@ impl Beam {
 
     /// The next `ef` results, in no order. Fewer only when the reachable part of the graph is exhausted.
     pub fn round<S: PageStore>(&mut self, segment: Segment<S>, probe: &Probe, ef: usize) -> Result<Vec<Ranked>> {
+        let all = Filtered { filter: &Filter::none(), elements: 0 };
+        Ok(self.round_filtered(segment, probe, all, ef)?.expect("only searches with a filter are given up"))
+    }
+
+    /// As [`Self::round`], of elements with rows that pass. `None`: reading the segment in sequence costs less than going
+    /// on; the beam is of no use any more.
+    pub fn round_filtered<S: PageStore>(
+        &mut self,
+        segment: Segment<S>,
+        probe: &Probe,
+        Filtered { filter, elements }: Filtered,
+        ef: usize,
+    ) -> Result<Option<Vec<Ranked>>> {
+        self.wanted = self.wanted.saturating_add(ef);
+        let (may_give_up, mut look_again) = (!filter.is_none(), self.visited().max(ENOUGH));
         let mut results = Results::new(ef);
         for ranked in std::mem::take(&mut self.spare) {
             results.offer(ranked, &mut self.spare);
@@ -186,7 +265,14 @@ impl Beam {
             if results.full() && near > results.worst() {
                 break;
             }
+            if may_give_up && self.visited() >= look_again {
+                if self.hopeless(elements) {
+                    return Ok(None);
+                }
+                look_again = self.visited() * 2;
+            }
             self.frontier.pop();
+            self.expanded += 1;
             segment.store.check_interrupts()?;
             segment.neighbors(near.slot(), &mut neighbors)?;
             if let Some(&Reverse(next)) = self.frontier.peek() {
@@ -194,9 +280,10 @@ impl Beam {
             }
             neighbors.retain(|&slot| self.visited.insert(slot));
             let mut ranked = std::mem::take(&mut self.ranked);
-            segment.rank(probe, &neighbors, &mut self.places, &mut ranked)?;
+            segment.rank_filtered(probe, filter, &neighbors, &mut self.places, &mut ranked)?;
             for r in &ranked {
                 let near = Near::new(r.rank, r.slot);
+                self.accepted += usize::from(self.accepts(r));
                 if results.full() && near > results.worst() {
                     self.later.push(near);
                     if self.accepts(r) {
@@ -212,7 +299,7 @@ impl Beam {
             self.ranked = ranked;
         }
         self.slots = neighbors;
-        Ok(results.entries)
+        Ok(Some(results.entries))
     }
 }
 

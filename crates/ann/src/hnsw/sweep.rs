@@ -4,6 +4,7 @@ use super::probe::{Probe, Scaling};
 use super::read::{Ranked, Segment};
 use crate::error::{Error, Result};
 use crate::index::Head;
+use crate::keys::{Filter, KeySummary, Row};
 use crate::page::{BlockNumber, Circle, Kind, NONE, PageStore, Place, Unit};
 use crate::shape::{Element, HeapTid, Slot, read_chunk, write_chunk};
 
@@ -51,27 +52,73 @@ impl<S: PageStore> Segment<'_, S> {
         Ok(())
     }
 
-    /// Ranks all elements of one page into `out`. Returns the next page.
+    /// Ranks those elements of one page into `out` that have rows which may pass; without a probe all ranks are 0.
+    /// Returns the next page.
     pub fn rank_page(
         &self,
-        probe: &Probe,
+        probe: Option<&Probe>,
+        filter: &Filter,
         block: BlockNumber,
         places: &mut Vec<Place>,
         out: &mut Vec<Ranked>,
     ) -> Result<BlockNumber> {
         out.clear();
-        if self.shape.tails > 0 {
+        if let Some(probe) = probe.filter(|_| self.shape.tails > 0) {
             let mut slots = Vec::new();
-            let next = self.elements_of(block, |slot, _| slots.push(slot))?;
-            self.rank(probe, &slots, places, out)?;
+            let next = self.elements_of(block, |slot, e| {
+                if e.passes(filter) {
+                    slots.push(slot);
+                }
+            })?;
+            self.rank_filtered(probe, filter, &slots, places, out)?;
             return Ok(next);
         }
         self.elements_of(block, |slot, e| {
-            let scaling = Scaling { scale: e.scale(), offset: e.offset(), norm2: e.norm2() };
-            let sum = probe.part(0..self.shape.head_code, e.head_code(), scaling);
-            let rank = probe.rank(sum, scaling);
-            out.push(Ranked { slot, rank, live: e.row_count() > 0, norm2: e.norm2(), residual: e.residual() });
+            if !e.passes(filter) {
+                return;
+            }
+            let rank = probe.map_or(0.0, |probe| {
+                let scaling = Scaling { scale: e.scale(), offset: e.offset(), norm2: e.norm2() };
+                probe.rank(probe.part(0..self.shape.head_code, e.head_code(), scaling), scaling)
+            });
+            out.push(Ranked { slot, rank, live: true, norm2: e.norm2(), residual: e.residual() });
         })
+    }
+
+    /// Shows all rows, in no order.
+    pub fn each_row(&self, mut look: impl FnMut(&Row)) -> Result<()> {
+        let mut chained = Vec::new();
+        self.elements(|slot, e| {
+            if e.row_count() as usize > e.inline_count() {
+                chained.push(slot);
+            } else {
+                e.inline_rows().for_each(|row| look(&row));
+            }
+        })?;
+        let mut rows = Vec::new();
+        for slot in chained {
+            rows.clear();
+            self.rows(slot, &mut rows)?;
+            rows.iter().for_each(&mut look);
+        }
+        Ok(())
+    }
+
+    /// Makes the head's summary cover `summary`, if the head keeps one: a unit of its own, before a row outside of it is
+    /// published. Whether the segment is active.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where the page is not the head of this segment.
+    pub fn widen(&self, summary: &KeySummary) -> Result<bool> {
+        let mut unit = self.store.unit();
+        let page = unit.page(self.head)?;
+        let mut head = Head::decode(page, self.head, self.id)?;
+        if let Some(own) = head.summary.as_mut().filter(|_| head.active) {
+            own.join(summary);
+            head.encode(page);
+            unit.commit()?;
+        }
+        Ok(head.active)
     }
 
     /// Removes the rows whose heap TIDs `dead` names. The element stays and routes.

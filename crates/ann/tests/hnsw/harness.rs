@@ -9,7 +9,7 @@ use ann::hnsw::probe::{Probe, normalize};
 use ann::hnsw::read::Segment;
 use ann::hnsw::scan::{Hit, Limits, Scan};
 use ann::hnsw::sweep::Swept;
-use ann::index::{self, Directory, Head, Parameters, Shapes};
+use ann::index::{self, Backlog, Directory, Head, Parameters, Shapes};
 use ann::keys::{Filter, Row};
 use ann::memory::MemoryStore;
 use ann::page::PageStore;
@@ -64,12 +64,23 @@ pub fn probe(metric: Metric, query: &[f32]) -> Probe {
 }
 
 pub fn insert(store: &impl PageStore, parameters: &Parameters, row: u32, vector: &[f32]) -> Result<()> {
+    insert_row(store, parameters, &Row::of_tid(tid(row)), vector, 0).map(|_| ())
+}
+
+/// Inserts a row of any keys at a time by the clock.
+pub fn insert_row(
+    store: &impl PageStore,
+    parameters: &Parameters,
+    row: &Row,
+    vector: &[f32],
+    now: i64,
+) -> Result<Backlog> {
     let vector = normalize(parameters.metric, vector).expect("no zero vectors");
     let mut code = vec![0; vector.len()];
     let params = sq8::encode(&vector, &mut code);
     let probe = Probe::new(parameters.metric, &vector);
-    let level = level_of(u64::from(row) << 20, parameters.m);
-    index::insert(store, &NewRow { row: Row::of_tid(tid(row)), params: &params, code: &code, probe: &probe, level }, 0)
+    let level = level_of(u64::from(id(row.tid)) << 20, parameters.m);
+    index::insert(store, &NewRow { row: *row, params: &params, code: &code, probe: &probe, level }, now)
 }
 
 /// An index of inserted rows, numbered from 0.
@@ -135,8 +146,9 @@ pub fn each_segment<S: PageStore>(
     shape: &Shape,
     mut visit: impl FnMut(Segment<S>) -> Result<()>,
 ) -> Result<()> {
+    let shapes = Shapes { flat: shape.without_neighbors(), graph: *shape };
     for s in Directory::read(store)?.1.segments {
-        visit(Segment { store, shape, id: s.id, head: s.head })?;
+        visit(Segment { store, shape: shapes.of(s.kind), id: s.id, head: s.head })?;
     }
     Ok(())
 }

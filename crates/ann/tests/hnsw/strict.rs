@@ -139,7 +139,7 @@ pub struct StrictUnit<'a> {
 impl<'a> StrictUnit<'a> {
     fn hold(&mut self, block: BlockNumber, shared: bool, kind: Option<Kind>) {
         use Kind::*;
-        let order = [Meta, SegmentHead, Element, Upper, Overflow, Tail];
+        let order = [Meta, History, SegmentHead, Element, Upper, Overflow, Tail];
         // Element pages among themselves are locked by block number; of other kinds a unit locks one existing page.
         let within = if kind == Some(Element) { block } else { 0 };
         let rank = kind.and_then(|kind| order.iter().position(|&k| k == kind)).map(|rank| (rank, within));

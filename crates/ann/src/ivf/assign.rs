@@ -1,0 +1,298 @@
+//! Which lists a row goes to: that of the nearest centroid, and a second one.
+//!
+//! The second list is chosen as in SOAR (Sun et al., "SOAR: improved indexing for approximate nearest neighbor search",
+//! NeurIPS 2023): its residual r' should not point where the first residual r points, for then a query that misses the
+//! first list would miss the second as well. It minimises |r'|² + lambda * `<r / |r|, r'>`², with lambda = 1.
+
+use super::bits::Coder;
+use super::kmeans::{Job, Vectors, Work, norm2};
+use crate::distance::kernels;
+use crate::error::Result;
+use crate::sq8;
+
+/// No second list.
+pub const NO_LIST: u32 = u32::MAX;
+
+/// Centroids as an index stores them, with all that is derived from that.
+pub struct Centroids {
+    dimensions: usize,
+    width: usize,
+    codes: Vec<u8>,
+    params: Vec<sq8::Params>,
+    values: Vec<f32>,
+    rotated: Vec<f32>,
+}
+
+impl Centroids {
+    /// Quantises centroids, one after the other in `values`; `coder` is that of an index with codes.
+    pub fn new(values: &[f32], dimensions: usize, coder: Option<&Coder>) -> Self {
+        let mut codes = vec![0; values.len()];
+        let params = values.chunks_exact(dimensions).zip(codes.chunks_exact_mut(dimensions));
+        let params = params.map(|(values, code)| sq8::encode(values, code)).collect();
+        Self::from_codes(codes, params, dimensions, coder)
+    }
+
+    /// The centroids that an index stores.
+    pub fn from_codes(codes: Vec<u8>, params: Vec<sq8::Params>, dimensions: usize, coder: Option<&Coder>) -> Self {
+        assert_eq!(codes.len(), params.len() * dimensions, "a code has one byte for each dimension");
+        let mut values = vec![0.0; codes.len()];
+        let width = coder.map_or(0, Coder::width);
+        let mut rotated = vec![0.0; params.len() * width];
+        for (i, p) in params.iter().enumerate() {
+            let range = i * dimensions..(i + 1) * dimensions;
+            for (value, &code) in values[range.clone()].iter_mut().zip(&codes[range.clone()]) {
+                // Rounding may lift the largest f32 over the edge.
+                *value = (p.offset + p.scale * f32::from(code)).clamp(f32::MIN, f32::MAX);
+            }
+            if let Some(coder) = coder {
+                coder.rotate(&values[range], &mut rotated[i * width..(i + 1) * width]);
+            }
+        }
+        Self { dimensions, width, codes, params, values, rotated }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.params.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.params.is_empty()
+    }
+
+    /// Values of each.
+    pub fn dimensions(&self) -> usize {
+        self.dimensions
+    }
+
+    /// Code of centroid `i`.
+    pub fn code(&self, i: usize) -> &[u8] {
+        &self.codes[i * self.dimensions..(i + 1) * self.dimensions]
+    }
+
+    /// What belongs to the code of centroid `i`.
+    pub fn params(&self, i: usize) -> &sq8::Params {
+        &self.params[i]
+    }
+
+    /// Centroid `i` as its code says.
+    pub fn value(&self, i: usize) -> &[f32] {
+        &self.values[i * self.dimensions..(i + 1) * self.dimensions]
+    }
+
+    /// [`Self::value`], rotated; empty where there is no coder.
+    pub fn rotated(&self, i: usize) -> &[f32] {
+        &self.rotated[i * self.width..(i + 1) * self.width]
+    }
+}
+
+/// Two lists for each vector: the nearest, and a second one, [`NO_LIST`] where there is one list only.
+///
+/// # Errors
+/// Those of `work`'s poll; [`Error::Stopped`](crate::error::Error::Stopped).
+pub fn assign(vectors: &impl Vectors, centroids: &Centroids, work: &mut Work) -> Result<Vec<[u32; 2]>> {
+    work.drive(|job| {
+        let mut out = vec![[0, NO_LIST]; vectors.len()];
+        if centroids.len() > 1 {
+            assign_flat(vectors, centroids, job, &mut out)?;
+        }
+        Ok(out)
+    })
+}
+
+fn assign_flat(vectors: &impl Vectors, centroids: &Centroids, job: &Job, out: &mut [[u32; 2]]) -> Result<()> {
+    let panels = Panels::new(&centroids.values, centroids.dimensions);
+    let products = Products::new(&panels, &centroids.values, job)?;
+    job.each(
+        out,
+        BLOCK_ROWS,
+        || panels.scanner(),
+        |scanner, i, out| {
+            scanner.load(i * BLOCK_ROWS..i * BLOCK_ROWS + out.len(), vectors);
+            scanner.both(&panels, &products, out);
+            job.count(out.len());
+        },
+    )
+}
+
+/// Rows that are compared with all centroids together.
+pub(super) const BLOCK_ROWS: usize = 48;
+/// Centroids of one panel.
+const PANEL: usize = 32;
+
+/// The nearest centroid so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nearest {
+    pub distance2: f32,
+    pub list: u32,
+}
+
+impl Nearest {
+    pub const NONE: Self = Self { distance2: f32::INFINITY, list: 0 };
+}
+
+/// Centroids, laid out for [`Kernels::dot_panel`](crate::distance::Kernels::dot_panel).
+pub(super) struct Panels {
+    dimensions: usize,
+    len: usize,
+    values: Vec<f32>,
+    /// Squared norms; infinite for the centroids that fill up the last panel.
+    norms2: Vec<[f32; PANEL]>,
+}
+
+impl Panels {
+    pub fn new(centroids: &[f32], dimensions: usize) -> Self {
+        let len = centroids.len() / dimensions;
+        let panels = len.div_ceil(PANEL);
+        let mut values = vec![0.0; panels * PANEL * dimensions];
+        let mut norms2 = vec![[f32::INFINITY; PANEL]; panels];
+        for (i, centroid) in centroids.chunks_exact(dimensions).enumerate() {
+            let (panel, lane) = (i / PANEL, i % PANEL);
+            norms2[panel][lane] = norm2(centroid);
+            let panel = &mut values[panel * PANEL * dimensions..(panel + 1) * PANEL * dimensions];
+            panel[lane..].iter_mut().step_by(PANEL).zip(centroid).for_each(|(to, &from)| *to = from);
+        }
+        Self { dimensions, len, values, norms2 }
+    }
+
+    pub fn scanner(&self) -> Scanner {
+        Scanner {
+            dimensions: self.dimensions,
+            rows: Vec::with_capacity(BLOCK_ROWS * self.dimensions),
+            norms2: Vec::with_capacity(BLOCK_ROWS),
+            dots: vec![[0.0; PANEL]; BLOCK_ROWS],
+            all: Vec::new(),
+        }
+    }
+
+    fn panel(&self, i: usize) -> &[f32] {
+        &self.values[i * PANEL * self.dimensions..(i + 1) * PANEL * self.dimensions]
+    }
+}
+
+/// Inner products of all pairs of centroids.
+struct Products {
+    /// For each centroid, panels as in [`Panels`].
+    values: Vec<[f32; PANEL]>,
+}
+
+impl Products {
+    fn new(panels: &Panels, centroids: &[f32], job: &Job) -> Result<Self> {
+        let stride = panels.norms2.len();
+        let mut values = vec![[0.0; PANEL]; panels.len * stride];
+        job.each(
+            &mut values,
+            stride,
+            || (),
+            |(), i, out| {
+                let row = &centroids[i * panels.dimensions..(i + 1) * panels.dimensions];
+                for (panel, out) in out.iter_mut().enumerate() {
+                    (kernels().dot_panel)(row, panels.dimensions, panels.panel(panel), std::slice::from_mut(out));
+                }
+            },
+        )?;
+        Ok(Self { values })
+    }
+}
+
+/// Buffers of one thread.
+pub(super) struct Scanner {
+    dimensions: usize,
+    rows: Vec<f32>,
+    norms2: Vec<f32>,
+    dots: Vec<[f32; PANEL]>,
+    /// Panel by panel, the inner products of every row with its centroids.
+    all: Vec<[f32; PANEL]>,
+}
+
+/// The least of scores by lane.
+struct Least {
+    score: [f32; PANEL],
+    panel: [u32; PANEL],
+}
+
+impl Least {
+    const NONE: Self = Self { score: [f32::INFINITY; PANEL], panel: [0; PANEL] };
+
+    #[inline(always)]
+    fn offer(&mut self, panel: u32, scores: impl Fn(usize) -> f32) {
+        for lane in 0..PANEL {
+            let score = scores(lane);
+            let less = score < self.score[lane];
+            self.score[lane] = if less { score } else { self.score[lane] };
+            self.panel[lane] = if less { panel } else { self.panel[lane] };
+        }
+    }
+
+    /// The least score and its centroid; of equal ones the first. `None` where all are infinite or NaN.
+    fn get(&self) -> Option<(f32, u32)> {
+        let found = (0..PANEL).map(|lane| (self.score[lane], self.panel[lane] * PANEL as u32 + lane as u32));
+        found.filter(|&(score, _)| score < f32::INFINITY).min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
+    }
+}
+
+impl Scanner {
+    /// Reads rows, at most [`BLOCK_ROWS`].
+    pub fn load(&mut self, rows: impl ExactSizeIterator<Item = usize>, vectors: &impl Vectors) {
+        self.rows.resize(rows.len() * self.dimensions, 0.0);
+        self.norms2.clear();
+        for (row, values) in rows.zip(self.rows.chunks_exact_mut(self.dimensions)) {
+            vectors.read(row, values);
+            self.norms2.push(norm2(values));
+        }
+    }
+
+    /// Improves what is known of the rows by these centroids.
+    pub fn nearest(&mut self, panels: &Panels, out: &mut [Nearest]) {
+        let mut least: Vec<Least> = self.norms2.iter().map(|_| Least::NONE).collect();
+        for (i, norms2) in panels.norms2.iter().enumerate() {
+            (kernels().dot_panel)(&self.rows, self.dimensions, panels.panel(i), &mut self.dots);
+            for (least, dots) in least.iter_mut().zip(&self.dots) {
+                least.offer(i as u32, |lane| norms2[lane] - 2.0 * dots[lane]);
+            }
+        }
+        for ((least, &norm2), out) in least.iter().zip(&self.norms2).zip(out) {
+            if let Some((score, list)) = least.get() {
+                let distance2 = (score + norm2).max(0.0);
+                if distance2 < out.distance2 {
+                    *out = Nearest { distance2, list };
+                }
+            }
+        }
+    }
+
+    /// Both lists of each row.
+    fn both(&mut self, panels: &Panels, products: &Products, out: &mut [[u32; 2]]) {
+        let (count, stride) = (self.norms2.len(), panels.norms2.len());
+        self.all.resize(stride * BLOCK_ROWS, [0.0; PANEL]);
+        let mut least: Vec<Least> = self.norms2.iter().map(|_| Least::NONE).collect();
+        for (i, dots) in self.all.chunks_exact_mut(BLOCK_ROWS).enumerate() {
+            (kernels().dot_panel)(&self.rows, self.dimensions, panels.panel(i), dots);
+            for (least, dots) in least.iter_mut().zip(dots) {
+                least.offer(i as u32, |lane| panels.norms2[i][lane] - 2.0 * dots[lane]);
+            }
+        }
+        for (row, out) in out.iter_mut().enumerate().take(count) {
+            let (score, first) = least[row].get().unwrap_or((0.0, 0));
+            let (panel, own_lane) = (first as usize / PANEL, first as usize % PANEL);
+            let own = self.all[panel * BLOCK_ROWS + row][own_lane];
+            let (norm2, residual2) = (self.norms2[row], (score + self.norms2[row]).max(0.0));
+            // Where the residual has no length worth a direction, the second nearest.
+            let weight = if residual2 > 1e-6 * norm2 { 1.0 / residual2 } else { 0.0 };
+            let weight = if weight.is_finite() { weight } else { 0.0 };
+            let mut best = Least::NONE;
+            for i in 0..stride {
+                let (norms2, dots) = (&panels.norms2[i], &self.all[i * BLOCK_ROWS + row]);
+                let pairs = &products.values[first as usize * stride + i];
+                best.offer(i as u32, |lane| {
+                    // <r, r'> = <x - c, x - c'>
+                    let along = norm2 - own - dots[lane] + pairs[lane];
+                    let score = norms2[lane] - 2.0 * dots[lane] + along * along * weight;
+                    if i == panel && lane == own_lane { f32::INFINITY } else { score }
+                });
+            }
+            *out = [first, best.get().map_or(u32::from(first == 0), |(_, second)| second)];
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Whether the lists of an IVF segment are sound.

@@ -1,0 +1,386 @@
+//! Centroids: k-means on a sample (k-means++ start, Lloyd's iterations, empty lists reseated), by many threads.
+//!
+//! The result depends on the vectors and the seed only, never on the number of threads.
+
+use super::assign::{BLOCK_ROWS, Nearest, Panels};
+use super::rotate::Random;
+use crate::distance::{Metric, kernels};
+use crate::error::{Error, Result};
+use crate::hnsw::build::{CancelOnDrop, Running, Stop};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Vectors by number. Threads read them at the same time.
+pub trait Vectors: Sync {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes vector `i`, below [`Self::len`], to `out`.
+    fn read(&self, i: usize, out: &mut [f32]);
+}
+
+/// Rows of the training sample for each list.
+const SAMPLE: usize = 128;
+/// Rows for each list that the first centroids are chosen from.
+const START_SAMPLE: usize = 32;
+/// Lloyd's iterations, at most.
+const ITERATIONS: usize = 10;
+/// An iteration that takes off less than this share of the squared distances is the last.
+const ENOUGH: f64 = 2e-3;
+/// With more lists than this, lists are trained group by group.
+const TWO_LEVEL_FROM: usize = 4096;
+/// Fewer rows are not worth a list.
+const LEAST_ROWS: u64 = 32;
+
+/// Lists for so many rows: about 2 sqrt(rows).
+pub fn lists_for(rows: u64) -> u32 {
+    let by_root = 2.0 * (rows as f64).sqrt();
+    by_root.min((rows / LEAST_ROWS) as f64).clamp(1.0, 65_536.0) as u32
+}
+
+/// How work is done: on threads that know nothing of the caller, while the caller polls.
+pub struct Work<'a> {
+    /// Where the threads are.
+    pub pool: &'a rayon::ThreadPool,
+    /// How many of them to use.
+    pub threads: usize,
+    /// Stops the threads from outside.
+    pub stop: &'a Stop,
+    /// Called by the caller's own thread again and again, with the vectors done so far (of all passes); it should wait a
+    /// little. An error ends the work.
+    pub poll: &'a mut dyn FnMut(u64) -> Result<()>,
+}
+
+impl Work<'_> {
+    /// Runs `job` on a thread of the pool while this one polls.
+    ///
+    /// # Errors
+    /// Those of `poll` and of `job`; [`Error::Stopped`] where the threads were stopped.
+    pub(super) fn drive<T: Send>(&mut self, job: impl FnOnce(&Job) -> Result<T> + Send) -> Result<T> {
+        let (stop, threads, poll) = (self.stop, self.threads.max(1), &mut self.poll);
+        stop.cancel.store(false, Relaxed);
+        let done = AtomicU64::new(0);
+        let mut outcome = Err(Error::Stopped);
+        self.pool.in_place_scope(|scope| {
+            // Set on unwind too: the scope joins its threads before the panic goes on.
+            let _cancel = CancelOnDrop(&stop.cancel);
+            let running = Running::new(stop);
+            let (done, outcome) = (&done, &mut outcome);
+            scope.spawn(move |_| {
+                let _running = running;
+                *outcome = job(&Job { stop, threads, done });
+            });
+            // A thread that panics ends without an outcome; joining brings its panic here.
+            while stop.running.load(Relaxed) > 0 {
+                poll(done.load(Relaxed))?;
+            }
+            Ok(())
+        })?;
+        outcome
+    }
+}
+
+/// The threads' side of [`Work`].
+pub(super) struct Job<'a> {
+    stop: &'a Stop,
+    threads: usize,
+    done: &'a AtomicU64,
+}
+
+impl Job<'_> {
+    /// # Errors
+    /// [`Error::Stopped`] where the work is to stop.
+    pub fn go_on(&self) -> Result<()> {
+        if self.stop.cancel.load(Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Counts vectors, for the caller to see.
+    pub fn count(&self, vectors: usize) {
+        self.done.fetch_add(vectors as u64, Relaxed);
+    }
+
+    /// Gives `out` in pieces of `size` values, with the number of the piece, to `work` on all threads. Each thread makes
+    /// itself a `state`.
+    pub fn each<T: Send, S>(
+        &self,
+        out: &mut [T],
+        size: usize,
+        state: impl Fn() -> S + Sync,
+        work: impl Fn(&mut S, usize, &mut [T]) + Sync,
+    ) -> Result<()> {
+        let pieces = Mutex::new(out.chunks_mut(size.max(1)).enumerate());
+        let next = || pieces.lock().unwrap_or_else(|e| e.into_inner()).next();
+        rayon::scope(|scope| {
+            for _ in 0..self.threads {
+                scope.spawn(|_| {
+                    let mut state = state();
+                    while let (Ok(()), Some((i, piece))) = (self.go_on(), next()) {
+                        work(&mut state, i, piece);
+                    }
+                });
+            }
+        });
+        self.go_on()
+    }
+}
+
+/// Trains `lists` centroids (fewer where there are fewer vectors, at least one), one after the other in the result.
+///
+/// Those for cosine have length one. L1 is trained as L2.
+///
+/// # Errors
+/// Those of `work`'s poll; [`Error::Stopped`].
+pub fn train(
+    vectors: &impl Vectors,
+    dimensions: usize,
+    lists: u32,
+    metric: Metric,
+    seed: u64,
+    work: &mut Work,
+) -> Result<Vec<f32>> {
+    let lists = (lists as usize).clamp(1, vectors.len().max(1));
+    if vectors.is_empty() {
+        return Ok(vec![0.0; dimensions]);
+    }
+    let trainer = Trainer { vectors, dimensions, spherical: metric == Metric::Cosine };
+    work.drive(|job| {
+        let mut random = Random(seed);
+        let all = 0..vectors.len() as u32;
+        let sample: Vec<u32> = spread(all.len(), lists.saturating_mul(SAMPLE), &mut random).map(|i| i as u32).collect();
+        if lists <= TWO_LEVEL_FROM {
+            return trainer.flat(job, &sample, lists, &mut random).map(|(centroids, _)| centroids);
+        }
+        trainer.two_level(job, &sample, lists, &mut random)
+    })
+}
+
+/// At most `wanted` of `n` numbers, ascending: one from each of as many equal spans.
+fn spread(n: usize, wanted: usize, random: &mut Random) -> impl Iterator<Item = usize> {
+    let wanted = wanted.min(n);
+    let bound = move |i: usize| (i as u128 * n as u128 / wanted as u128) as usize;
+    (0..wanted).map(move |i| bound(i) + random.below((bound(i + 1) - bound(i)) as u64) as usize)
+}
+
+struct Trainer<'a, V> {
+    vectors: &'a V,
+    dimensions: usize,
+    spherical: bool,
+}
+
+impl<V: Vectors> Trainer<'_, V> {
+    /// Centroids of the rows, and the list of each row.
+    fn flat(&self, job: &Job, rows: &[u32], lists: usize, random: &mut Random) -> Result<(Vec<f32>, Vec<Nearest>)> {
+        let mut centroids = self.start(job, rows, lists, random)?;
+        let (mut nearest, mut before) = (vec![Nearest::NONE; rows.len()], f64::INFINITY);
+        for i in 0.. {
+            let error = self.assign(job, rows, &centroids, &mut nearest)?;
+            let reseated = self.reseat(rows, &mut centroids, &nearest, lists);
+            let converged = before - error <= ENOUGH * before;
+            before = error;
+            // Invariant: the last centroids are those that rows were assigned to, and no list was empty, as far as
+            // that can be had.
+            if i >= ITERATIONS && !reseated || i >= 2 * ITERATIONS {
+                return Ok((centroids, nearest));
+            }
+            if reseated {
+                continue;
+            }
+            if converged {
+                return Ok((centroids, nearest));
+            }
+            if i < ITERATIONS {
+                self.update(job, rows, &mut centroids, &nearest)?;
+            }
+        }
+        unreachable!("the loop has no end of its own")
+    }
+
+    /// The first centroids: rows, each drawn with a probability in proportion to its squared distance to those drawn
+    /// before (k-means++: Arthur & Vassilvitskii, SODA 2007). A quarter as many as there are is drawn at a time, since a
+    /// pass over the rows costs about the same for 32 centroids as for one.
+    fn start(&self, job: &Job, rows: &[u32], lists: usize, random: &mut Random) -> Result<Vec<f32>> {
+        let pool: Vec<u32> = spread(rows.len(), lists.saturating_mul(START_SAMPLE), random).map(|i| rows[i]).collect();
+        let mut nearest = vec![Nearest::NONE; pool.len()];
+        let mut chosen = vec![random.below(pool.len() as u64) as usize];
+        let mut fresh = self.read(&[pool[chosen[0]]]);
+        let mut centroids = fresh.clone();
+        while chosen.len() < lists {
+            let panels = Panels::new(&fresh, self.dimensions);
+            self.scan(job, &pool, &panels, &mut nearest)?;
+            let mut weights: Vec<f64> = nearest.iter().map(|n| f64::from(n.distance2).clamp(0.0, 1e300)).collect();
+            chosen.iter().for_each(|&i| weights[i] = 0.0);
+            let wanted = (chosen.len() / 4).max(1).min(lists - chosen.len());
+            let drawn = draw(&mut weights, wanted, &chosen, random);
+            fresh = self.read(&drawn.iter().map(|&i| pool[i]).collect::<Vec<_>>());
+            centroids.extend_from_slice(&fresh);
+            chosen.extend(drawn);
+        }
+        Ok(centroids)
+    }
+
+    fn read(&self, rows: &[u32]) -> Vec<f32> {
+        let mut values = vec![0.0; rows.len() * self.dimensions];
+        for (&row, values) in rows.iter().zip(values.chunks_exact_mut(self.dimensions)) {
+            self.vectors.read(row as usize, values);
+        }
+        values
+    }
+
+    /// Puts each row where it is nearest; the sum of the squared distances.
+    fn assign(&self, job: &Job, rows: &[u32], centroids: &[f32], nearest: &mut [Nearest]) -> Result<f64> {
+        nearest.fill(Nearest::NONE);
+        self.scan(job, rows, &Panels::new(centroids, self.dimensions), nearest)?;
+        Ok(nearest.iter().map(|n| f64::from(n.distance2)).sum())
+    }
+
+    /// Lets each row know of more centroids: distances only fall.
+    fn scan(&self, job: &Job, rows: &[u32], panels: &Panels, nearest: &mut [Nearest]) -> Result<()> {
+        job.each(
+            nearest,
+            BLOCK_ROWS,
+            || panels.scanner(),
+            |scanner, i, nearest| {
+                let rows = &rows[i * BLOCK_ROWS..][..nearest.len()];
+                scanner.load(rows.iter().map(|&row| row as usize), self.vectors);
+                scanner.nearest(panels, nearest);
+                job.count(rows.len());
+            },
+        )
+    }
+
+    /// Moves each centroid to the mean of its rows.
+    fn update(&self, job: &Job, rows: &[u32], centroids: &mut [f32], nearest: &[Nearest]) -> Result<()> {
+        let (order, ranges) = by_list(nearest, centroids.len() / self.dimensions);
+        let state = || (vec![0f32; self.dimensions], vec![0f64; self.dimensions]);
+        job.each(centroids, self.dimensions, state, |(row, sum), list, centroid| {
+            let members = &order[ranges[list].clone()];
+            if members.is_empty() {
+                return;
+            }
+            sum.fill(0.0);
+            for &i in members {
+                self.vectors.read(rows[i as usize] as usize, row);
+                sum.iter_mut().zip(row.iter()).for_each(|(sum, &x)| *sum += f64::from(x));
+            }
+            self.place(sum, members.len(), centroid);
+        })
+    }
+
+    fn place(&self, sum: &[f64], count: usize, centroid: &mut [f32]) {
+        let norm = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let length = if self.spherical { norm } else { count as f64 };
+        // Members that cancel each other have no direction: the centroid stays.
+        if length > 0.0 {
+            centroid.iter_mut().zip(sum).for_each(|(c, x)| *c = (x / length) as f32);
+        }
+    }
+
+    /// Moves the centroids of empty lists to rows far from their own, one of each list at a time; whether there were any.
+    fn reseat(&self, rows: &[u32], centroids: &mut [f32], nearest: &[Nearest], lists: usize) -> bool {
+        let mut sizes = vec![0u32; lists];
+        nearest.iter().for_each(|n| sizes[n.list as usize] += 1);
+        let mut empty: Vec<usize> = (0..lists).filter(|&list| sizes[list] == 0).collect();
+        if empty.is_empty() {
+            return false;
+        }
+        let mut far: Vec<usize> = (0..rows.len()).filter(|&i| nearest[i].distance2 > 0.0).collect();
+        far.sort_by(|&a, &b| nearest[b].distance2.total_cmp(&nearest[a].distance2));
+        let mut moved = false;
+        for i in far {
+            let from = nearest[i].list as usize;
+            // Rows that lie together would make empty lists of each other.
+            if sizes[from] < 2 {
+                continue;
+            }
+            let Some(list) = empty.pop() else { break };
+            sizes[from] -= 1;
+            self.vectors.read(rows[i] as usize, &mut centroids[list * self.dimensions..][..self.dimensions]);
+            moved = true;
+        }
+        moved
+    }
+
+    /// Groups first, then the lists of each group from its own rows.
+    fn two_level(&self, job: &Job, rows: &[u32], lists: usize, random: &mut Random) -> Result<Vec<f32>> {
+        let groups = (lists as f64).sqrt() as usize;
+        let some: Vec<u32> = spread(rows.len(), groups * SAMPLE * 2, random).map(|i| rows[i]).collect();
+        let (coarse, _) = self.flat(job, &some, groups, random)?;
+        let mut nearest = vec![Nearest::NONE; rows.len()];
+        self.assign(job, rows, &coarse, &mut nearest)?;
+        let (order, ranges) = by_list(&nearest, groups);
+        let mut centroids = Vec::with_capacity(lists * self.dimensions);
+        for (range, share) in ranges.iter().zip(shares(&ranges, rows.len(), lists)) {
+            if share > 0 {
+                let members: Vec<u32> = order[range.clone()].iter().map(|&i| rows[i as usize]).collect();
+                centroids.extend(self.flat(job, &members, share, random)?.0);
+            }
+        }
+        Ok(centroids)
+    }
+}
+
+/// How many of the lists each group gets: in proportion to its rows, in all `lists`, never more than it has rows.
+fn shares(ranges: &[Range<usize>], rows: usize, lists: usize) -> impl Iterator<Item = usize> {
+    let bound = move |at: usize| (at as u128 * lists as u128 / rows as u128) as usize;
+    ranges.iter().map(move |range| bound(range.end) - bound(range.start))
+}
+
+/// Row numbers list by list, and where each list lies among them.
+pub(super) fn by_list(nearest: &[Nearest], lists: usize) -> (Vec<u32>, Vec<Range<usize>>) {
+    let mut ends = vec![0usize; lists + 1];
+    nearest.iter().for_each(|n| ends[n.list as usize + 1] += 1);
+    for list in 0..lists {
+        ends[list + 1] += ends[list];
+    }
+    let ranges = (0..lists).map(|list| ends[list]..ends[list + 1]).collect();
+    let mut order = vec![0; nearest.len()];
+    for (i, n) in nearest.iter().enumerate() {
+        let end = &mut ends[n.list as usize];
+        order[*end] = i as u32;
+        *end += 1;
+    }
+    (order, ranges)
+}
+
+/// Draws `wanted` different rows by weight; where weights run out, any that are not in `chosen`.
+fn draw(weights: &mut [f64], wanted: usize, chosen: &[usize], random: &mut Random) -> Vec<usize> {
+    let mut drawn = Vec::with_capacity(wanted);
+    let mut sums = Vec::with_capacity(weights.len());
+    let mut attempts = 0;
+    while drawn.len() < wanted {
+        // Rows drawn since the sums were made are drawn again in vain: make them anew when that is often.
+        if attempts % (2 * wanted) == 0 {
+            sums.clear();
+            sums.extend(weights.iter().scan(0f64, |sum, &w| {
+                *sum += w;
+                Some(*sum)
+            }));
+        }
+        attempts += 1;
+        let total = sums.last().copied().unwrap_or(0.0);
+        if total <= 0.0 || !total.is_finite() {
+            break;
+        }
+        let target = random.unit() * total;
+        let i = sums.partition_point(|&sum| sum <= target).min(weights.len() - 1);
+        if weights[i] > 0.0 {
+            weights[i] = 0.0;
+            drawn.push(i);
+        }
+    }
+    let mut taken = vec![false; weights.len()];
+    chosen.iter().chain(&drawn).for_each(|&i| taken[i] = true);
+    drawn.extend((0..weights.len()).filter(|&i| !taken[i]).take(wanted - drawn.len()));
+    drawn
+}
+
+/// Squared norm in f32, infinite where that does not hold it.
+pub(super) fn norm2(vector: &[f32]) -> f32 {
+    (kernels().dot)(vector, vector)
+}
