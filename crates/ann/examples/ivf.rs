@@ -119,7 +119,8 @@ fn encode(rows: &Codes, centroids: &Centroids, coder: &Coder, assigned: &[[u32; 
             rows.read(row as usize, &mut value);
             coder.rotate(&value, &mut rotated);
             let factors = coder.encode(&rotated, centroids.rotated(list), code);
-            (block.base[i], block.scale[i], block.error[i]) = (factors.base, factors.scale_bits(), factors.error_bits());
+            (block.base[i], block.scale[i], block.error[i]) =
+                (factors.base, factors.scale_bits(), factors.error_bits());
         }
         coder.pack(&codes, &mut block.codes);
         block
