@@ -39,3 +39,9 @@ CREATE FUNCTION hybrid_compact(index regclass)
         duration interval)
     STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'hybrid_compact_wrapper';
 COMMENT ON FUNCTION hybrid_compact(regclass) IS 'does what compaction is due in a hybrid index; a row for each action';
+
+CREATE FUNCTION hybrid_history(index regclass)
+    RETURNS TABLE (action text, segments_in bigint[], segment_out bigint, rows bigint, started timestamptz,
+        duration interval)
+    STRICT LANGUAGE c AS 'MODULE_PATHNAME', 'hybrid_history_wrapper';
+COMMENT ON FUNCTION hybrid_history(regclass) IS 'what compaction did in a hybrid index, oldest first; a row for each action';

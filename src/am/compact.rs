@@ -21,11 +21,13 @@ use std::cell::{Cell, OnceCell};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// How long VACUUM waits for a step before the step is given up, and what it did so far with it. A step that was given
-/// up once is not given up again, or VACUUM could keep it from ever being done.
-const VACUUM_WAITS: Duration = Duration::from_secs(30);
+/// How long VACUUM waits for a worker's step before that is given up, and what it did so far with it. Where a step was
+/// given up the next one is not, or VACUUM could keep it from ever being done.
+const VACUUM_WAITS: Duration = Duration::from_secs(10);
 /// How often a step looks whether somebody waits.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long an insert may help with a flush.
+const INSERT_HELPS: Duration = Duration::from_millis(20);
 /// How often an idle worker looks whether something is due.
 const IDLE_PAUSE: Duration = Duration::from_millis(250);
 /// How long a worker stays without anything to do. No shorter than sessions take to ask for one again.
@@ -37,28 +39,69 @@ const LIST_EVERY: Duration = Duration::from_secs(10);
 struct Helper<'a> {
     lock: &'a Maintenance,
     pool: OnceCell<Pool>,
-    /// Whether the step must be given up, whatever it cost so far.
-    is_in_the_way: &'a dyn Fn() -> bool,
-    /// How long others may wait for the lock; `None`: until the step is done.
-    patience: Option<Duration>,
+    ways: Ways<'a>,
+    started: Instant,
     looked: Cell<Instant>,
+    /// Since when somebody waits for the maintenance lock.
     wanted_since: Cell<Option<Instant>>,
-    /// Says what the step does, for pg_stat_activity.
+    is_in_the_way: Cell<bool>,
+    /// Says how far the step is, for pg_stat_activity.
     tell: &'a dyn Fn(u64),
 }
 
-impl Helper<'_> {
-    fn look(&self, done: u64) -> Result<()> {
+/// When a step is given up.
+#[derive(Clone, Copy)]
+struct Ways<'a> {
+    /// Whether somebody waits for other locks of ours: then at once.
+    is_in_the_way: &'a dyn Fn() -> bool,
+    /// After how long others have waited for the maintenance lock; `None`: not before the step is done.
+    patience: Option<Duration>,
+    /// After how long the step stops at the next good place.
+    limit: Option<Duration>,
+}
+
+/// Only by a cancel.
+const TO_THE_END: Ways<'static> = Ways { is_in_the_way: &|| false, patience: None, limit: None };
+
+impl<'a> Helper<'a> {
+    fn new(lock: &'a Maintenance, ways: Ways<'a>, tell: &'a dyn Fn(u64)) -> Self {
+        Self {
+            lock,
+            pool: OnceCell::new(),
+            ways,
+            started: Instant::now(),
+            looked: Cell::new(Instant::now()),
+            wanted_since: Cell::new(None),
+            is_in_the_way: Cell::new(false),
+            tell,
+        }
+    }
+
+    /// Looks who waits, if it did not do so a moment ago. Whether it did.
+    fn look(&self) -> bool {
         let now = Instant::now();
         if now - self.looked.get() < LOOK_EVERY {
-            return Ok(());
+            return false;
         }
         self.looked.set(now);
-        (self.tell)(done);
-        let since = self.lock.is_wanted().then(|| self.wanted_since.get().unwrap_or(now));
-        self.wanted_since.set(since);
-        let waited = since.is_some_and(|since| self.patience.is_some_and(|patience| now - since > patience));
-        if waited || (self.is_in_the_way)() { Err(Error::Stopped) } else { Ok(()) }
+        let since = self.wanted_since.get().unwrap_or(now);
+        self.wanted_since.set(self.lock.is_wanted().then_some(since));
+        self.is_in_the_way.set((self.ways.is_in_the_way)());
+        true
+    }
+
+    fn check(&self, done: u64) -> Result<()> {
+        if self.look() {
+            (self.tell)(done);
+        }
+        if self.must_give_up() { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Whether others have waited for too long.
+    fn must_give_up(&self) -> bool {
+        let waited = self.wanted_since.get().map(|since| since.elapsed());
+        let too_long = waited.zip(self.ways.patience).is_some_and(|(waited, patience)| waited > patience);
+        too_long || self.is_in_the_way.get()
     }
 }
 
@@ -80,16 +123,18 @@ impl Help for Helper<'_> {
 
     fn progress(&self, done: u64) -> Result<()> {
         pgrx::check_for_interrupts!();
-        self.look(done)
+        self.check(done)
     }
 
     fn wait(&self, done: u64) -> Result<()> {
         wait_a_moment();
-        self.look(done)
+        self.check(done)
     }
 
     fn wanted(&self) -> bool {
-        self.wanted_since.get().is_some()
+        self.look();
+        let over = self.ways.limit.is_some_and(|limit| self.started.elapsed() > limit);
+        over || self.must_give_up()
     }
 
     fn now(&self) -> i64 {
@@ -103,55 +148,23 @@ fn plan(index: Index, store: &IndexStore) -> Option<Step> {
     or_raise(index, compact::plan(store, &meta, &directory, now()))
 }
 
-/// Whose step it is, which decides for whom it is given up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Caller {
-    Person,
-    Vacuum,
-    Worker,
-}
-
-/// Does a step; `None`: it was given up.
-fn run(index: Index, store: &IndexStore, step: Step, lock: &Maintenance, ways: Ways) -> Option<Report> {
-    let (action, inputs) = (step.action().name(), list(step.inputs()));
-    let name = index.name();
-    let tell = |done: u64| {
-        if ways.caller == Caller::Worker {
-            worker::report_activity(Some(&format!(
-                "hybridvec: {action} of \"{name}\", segments {inputs}: {done} rows"
-            )));
-        }
-    };
-    tell(0);
-    let helper = Helper {
-        lock,
-        pool: OnceCell::new(),
-        is_in_the_way: ways.is_in_the_way,
-        patience: ways.patience,
-        looked: Cell::new(Instant::now()),
-        wanted_since: Cell::new(None),
-        tell: &tell,
-    };
-    let report = match compact::run(store, step, &helper) {
-        Err(Error::Stopped) => return None,
+/// Does a step; `None`: it was given up, or there was nothing to do.
+fn run(index: Index, store: &IndexStore, step: &Step, helper: &Helper) -> Option<Report> {
+    let report = match compact::run(store, step, helper) {
+        Err(Error::Stopped) => None,
         result => or_raise(index, result),
     };
-    log(index, &report);
-    Some(report)
+    report.inspect(|report| log(index, report))
 }
 
-/// When a step is given up.
-#[derive(Clone, Copy)]
-struct Ways<'a> {
-    caller: Caller,
-    is_in_the_way: &'a dyn Fn() -> bool,
-    patience: Option<Duration>,
+/// What pg_stat_activity shows.
+fn describe(index: Index, step: &Step, done: u64) -> String {
+    let of = if step.inputs().is_empty() { String::new() } else { format!(" of segments {}", list(step.inputs())) };
+    format!("hybridvec: {}{of} in \"{}\", {done} done", step.action().name(), index.name())
 }
 
-/// Never but for a cancel.
-fn to_the_end(caller: Caller) -> Ways<'static> {
-    Ways { caller, is_in_the_way: &|| false, patience: None }
-}
+/// Says nothing.
+const SILENT: &dyn Fn(u64) = &|_| ();
 
 fn list(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
@@ -162,11 +175,12 @@ fn log(index: Index, report: &Report) {
     if guc::log_compaction_from().is_some_and(|from| took >= from) {
         let output = report.output.map_or(String::new(), |id| format!(" to {id}"));
         pgrx::log!(
-            "hybridvec compaction of index \"{}\": {}, segments {}{output}, {} rows, {} ms",
+            "hybridvec compaction of index \"{}\": {}, segments {}{output}, {} {}, {} ms",
             index.name(),
             report.action.name(),
             list(&report.inputs),
             report.rows,
+            if report.action == Action::Free { "pages" } else { "rows" },
             took / 1000
         );
     }
@@ -181,34 +195,40 @@ pub fn compact_all(index: Index, table: &OpenTable) -> Vec<Report> {
         // Taken anew for each step, so that VACUUM, which waits in line, comes in between.
         let lock = Maintenance::acquire(index);
         let Some(step) = plan(index, &store) else { return reports };
-        reports.extend(run(index, &store, step, &lock, to_the_end(Caller::Person)));
+        reports.extend(run(index, &store, &step, &Helper::new(&lock, TO_THE_END, SILENT)));
     }
 }
 
-/// What VACUUM does at its end besides freeing pages: has a worker do what is due, or does a step of it itself where
-/// none is to be had. The caller does not hold the maintenance lock.
+/// What an insert does that finds too many rows in pending lists: moves some on, if nobody else is at it.
+pub fn relieve(index: Index) {
+    let Some(lock) = Maintenance::try_acquire(index) else { return };
+    let ways = Ways { limit: Some(INSERT_HELPS), ..TO_THE_END };
+    or_raise(index, compact::relieve(&IndexStore::new(index), &Helper::new(&lock, ways, SILENT)));
+}
+
+/// Frees what dropped segments held, if nobody can need it any more; says what else is due. The caller holds the
+/// maintenance lock.
+pub fn free_dropped(index: Index, store: &IndexStore, lock: &Maintenance) -> Option<Step> {
+    loop {
+        let step = plan(index, store)?;
+        if step.action() != Action::Free || run(index, store, &step, &Helper::new(lock, TO_THE_END, SILENT)).is_none() {
+            return Some(step);
+        }
+    }
+}
+
+/// What VACUUM does where something is due: has a worker do it, or does a step of it itself if none is to be had. The
+/// caller does not hold the maintenance lock.
 pub fn after_vacuum(index: Index, table: &OpenTable) {
-    if !Options::of(index).auto_compact {
+    let by_worker = || index.is_seen_by_workers() && worker::start(index.oid()) == Started::Yes;
+    if !Options::of(index).auto_compact || by_worker() {
         return;
     }
     let store = IndexStore::with_table(index, table);
-    if plan(index, &store).is_none() || index.is_seen_by_workers() && worker::start(index.oid()) == Started::Yes {
-        return;
-    }
     if let Some(lock) = Maintenance::try_acquire(index)
         && let Some(step) = plan(index, &store).filter(is_for_now)
     {
-        run(index, &store, step, &lock, to_the_end(Caller::Vacuum));
-    }
-}
-
-/// Frees what dropped segments held. The caller holds the maintenance lock.
-pub fn free_dropped(index: Index, store: &IndexStore, lock: &Maintenance) {
-    while let Some(step) = plan(index, store).filter(|step| step.action() == Action::Free) {
-        let report = run(index, store, step, lock, to_the_end(Caller::Vacuum));
-        if report.is_none_or(|report| report.rows == 0) {
-            return;
-        }
+        run(index, &store, &step, &Helper::new(&lock, TO_THE_END, SILENT));
     }
 }
 
@@ -223,7 +243,7 @@ enum Visit {
     Did,
     /// Nothing is due, or others are at it.
     Nothing,
-    /// A step was given up because VACUUM waited.
+    /// A step was given up because others waited.
     GaveUp,
     /// An ERROR, which is in the log.
     Failed,
@@ -314,10 +334,14 @@ fn visit(oid: pg_sys::Oid, patience: Option<Duration>) -> Visit {
         let Some(lock) = Maintenance::try_acquire(index) else { return Visit::Nothing };
         let Some(step) = plan(index, &store).filter(is_for_now) else { return Visit::Nothing };
         let is_in_the_way = || claimed.is_in_the_way();
-        let ways = Ways { caller: Caller::Worker, is_in_the_way: &is_in_the_way, patience };
-        match worker::without_snapshot(|| run(index, &store, step, &lock, ways)) {
+        let ways = Ways { is_in_the_way: &is_in_the_way, patience, limit: None };
+        let tell = |done| worker::report_activity(Some(&describe(index, &step, done)));
+        tell(0);
+        let helper = Helper::new(&lock, ways, &tell);
+        match worker::without_snapshot(|| run(index, &store, &step, &helper)) {
             Some(_) => Visit::Did,
-            None => Visit::GaveUp,
+            None if helper.must_give_up() => Visit::GaveUp,
+            None => Visit::Nothing,
         }
     })
 }

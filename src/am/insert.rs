@@ -3,11 +3,13 @@
 use super::{check_dimensions, or_raise};
 use crate::pg::buffer::IndexStore;
 use crate::pg::relation::Index;
+use crate::pg::reloptions::Options;
 use crate::pg::settings::now;
+use crate::pg::worker;
 use ann::hnsw::build::level_of;
 use ann::hnsw::insert::NewRow;
 use ann::hnsw::probe::{Probe, encode_row};
-use ann::index::{self, Meta};
+use ann::index::{self, Backlog, Meta};
 use ann::keys::Row;
 use ann::shape::HeapTid;
 
@@ -22,5 +24,11 @@ pub fn insert(index: Index, vector: &[f32], tid: HeapTid) {
     // Where a row lies in the heap has nothing to do with its vector: it serves as the random number.
     let level = level_of(u64::from(tid.block) << 16 | u64::from(tid.offset), parameters.m);
     let row = NewRow { row: Row::of_tid(tid), params: &params, code: &code, probe: &probe, level };
-    or_raise(index, index::insert(&store, &row, now()));
+    let backlog = or_raise(index, index::insert(&store, &row, now()));
+    if backlog != Backlog::Small && Options::of(index).auto_compact {
+        worker::note_due(index);
+    }
+    if backlog == Backlog::Full {
+        super::compact::relieve(index);
+    }
 }

@@ -1,9 +1,10 @@
 //! VACUUM: heap TIDs of dead rows leave the index; pages that nobody uses become free.
 
 use super::or_raise;
-use crate::pg::buffer::IndexStore;
+use crate::pg::buffer::{IndexStore, PageSweep};
 use crate::pg::lock::Maintenance;
 use crate::pg::relation::{Index, OpenTable};
+use ann::compact::Known;
 use ann::hnsw::read::Segment;
 use ann::hnsw::sweep::Swept;
 use ann::index::{self, Directory, Meta};
@@ -28,37 +29,43 @@ pub fn bulk_delete(index: Index, mut dead: impl FnMut(HeapTid) -> bool, mut dela
     total
 }
 
-/// The end of a vacuum, if no compaction runs: pages that nobody needs any more become free; how many are. `swept`:
-/// whether vacuum has been through the index, which is when all pages are looked at.
-pub fn clean_up(index: Index, swept: bool, delay: impl FnMut()) -> u32 {
+/// The end of a vacuum, if no compaction runs: pages that nobody needs any more become free; how many are free. `swept`:
+/// whether vacuum has been through the index, so that looking at all pages is the smaller part of it.
+pub fn clean_up(index: Index, sweep: &PageSweep, swept: bool, delay: impl FnMut()) -> u32 {
     let table = OpenTable::of_index(index);
-    let free = Maintenance::try_acquire(index).map_or(0, |lock| {
-        let store = IndexStore::with_table(index, &table);
-        super::compact::free_dropped(index, &store, &lock);
-        let free = if swept { free_pages(index, &store, delay) } else { 0 };
-        index.vacuum_free_space_map();
-        free
-    });
-    super::compact::after_vacuum(index, &table);
+    let Some(lock) = Maintenance::try_acquire(index) else { return 0 };
+    let store = IndexStore::with_table(index, &table);
+    let due = super::compact::free_dropped(index, &store, &lock).is_some();
+    let (meta, directory) = or_raise(index, Directory::read(&store));
+    let free = if swept || may_have_orphans(&meta, &directory) { free_pages(index, &store, sweep, delay) } else { 0 };
+    index.vacuum_free_space_map();
+    drop(lock);
+    if due {
+        super::compact::after_vacuum(index, &table);
+    }
     free
 }
 
-/// Gives up what crashes left, and tells the free space map of all free pages; how many. The caller holds the
-/// maintenance lock, so no page is reserved, and no segment is being written.
-fn free_pages(index: Index, store: &IndexStore, mut delay: impl FnMut()) -> u32 {
-    let mut known = or_raise(index, Directory::read(store));
+/// Whether a step of compaction may have been broken off: some has run, or one was about to write the newest segment.
+fn may_have_orphans(meta: &Meta, directory: &Directory) -> bool {
+    meta.history != META_BLOCK || directory.segments.iter().all(|s| s.id + 1 < meta.next_segment)
+}
+
+/// Gives up what was left of crashes and of steps that were broken off, and tells the free space map of all free pages;
+/// how many. The caller holds the maintenance lock, so no page is reserved, and no segment is being written.
+fn free_pages(index: Index, store: &IndexStore, sweep: &PageSweep, mut delay: impl FnMut()) -> u32 {
+    let known = or_raise(index, Known::read(store));
     let mut free = 0;
     for block in META_BLOCK + 1..store.block_count() {
         delay();
-        let tag_or_zero = or_raise(index, store.read(block, |page| page.tag().ok_or(page.is_zero())));
-        let unused = match tag_or_zero {
+        let unused = match sweep.look(index, block) {
             Ok(tag) if tag.kind == Kind::Directory => or_raise(index, index::free_stray_directory(store, block)),
             Ok(tag) if tag.is_free() => true,
-            Ok(tag) if tag.kind == Kind::Free || is_orphan(index, store, &mut known, tag.segment) => {
+            Ok(tag) if tag.kind == Kind::Free => {
                 or_raise(index, store.release(block));
                 true
             }
-            Ok(_) => false,
+            Ok(tag) => known.is_orphan(tag) && or_raise(index, known.free_orphan(store, block)),
             Err(zero) => zero,
         };
         if unused {
@@ -67,18 +74,4 @@ fn free_pages(index: Index, store: &IndexStore, mut delay: impl FnMut()) -> u32 
         }
     }
     free
-}
-
-/// Whether pages of this segment are what a step of compaction left that did not come to its end: the directory does not
-/// know the segment. Inserts may have opened it since the directory was read, so that is read again.
-fn is_orphan(index: Index, store: &IndexStore, known: &mut (Meta, Directory), segment: u32) -> bool {
-    if segment == 0 || is_listed(&known.1, segment) {
-        return false;
-    }
-    *known = or_raise(index, Directory::read(store));
-    segment < known.0.next_segment && !is_listed(&known.1, segment)
-}
-
-fn is_listed(directory: &Directory, segment: u32) -> bool {
-    directory.segments.iter().any(|s| s.id == segment)
 }

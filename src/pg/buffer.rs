@@ -148,6 +148,31 @@ impl IndexStore {
     }
 }
 
+/// A look at many pages, each once, that leaves the cache as it is.
+pub struct PageSweep(pg_sys::BufferAccessStrategy);
+
+impl PageSweep {
+    /// # Safety
+    /// `strategy` is null, or lives as long as the value.
+    pub unsafe fn new(strategy: pg_sys::BufferAccessStrategy) -> Self {
+        Self(strategy)
+    }
+
+    /// The tag of a page that is there, or whether it is all zero.
+    pub fn look(&self, index: Index, block: BlockNumber) -> std::result::Result<Tag, bool> {
+        let (fork, mode) = (pg_sys::ForkNumber::MAIN_FORKNUM, pg_sys::ReadBufferMode::RBM_NORMAL);
+        // SAFETY: the relation is open and has the block; the page is looked at while its buffer is pinned and share-locked.
+        unsafe {
+            let buffer = pg_sys::ReadBufferExtended(index.as_ptr(), fork, block, mode, self.0);
+            pg_sys::LockBuffer(buffer, SHARE);
+            let page = page_of(buffer);
+            let result = page.tag().ok_or_else(|| page.is_zero());
+            pg_sys::UnlockReleaseBuffer(buffer);
+            result
+        }
+    }
+}
+
 /// Pins a block, by the hint if that is right.
 ///
 /// # Safety

@@ -1,5 +1,6 @@
 //! The access method's callbacks as PostgreSQL calls them: raw pointers in, calls of `crate::am` with safe types out.
 
+use super::buffer::PageSweep;
 use super::relation::{Index, OpenTable, tid_from, tid_into};
 use super::varlena::VectorRef;
 use super::{planner, reloptions};
@@ -166,7 +167,8 @@ unsafe extern "C-unwind" fn amvacuumcleanup(
         let index = Index::from_ptr((*info).index);
         let swept_before = !stats.is_null();
         let stats = stats_of(stats);
-        (*stats).pages_free = am::vacuum::clean_up(index, swept_before, delay);
+        let sweep = PageSweep::new((*info).strategy);
+        (*stats).pages_free = am::vacuum::clean_up(index, &sweep, swept_before, delay);
         (*stats).num_pages = index.block_count();
         if !swept_before {
             // Nothing was deleted since: the table's count is as good as ours, and costs nothing.

@@ -26,7 +26,8 @@ impl Maintenance {
     pub fn try_acquire(index: Index) -> Option<Self> {
         // SAFETY: the relation is open.
         let taken = unsafe { pg_sys::ConditionalLockPage(index.as_ptr(), META_BLOCK, EXCLUSIVE) };
-        taken.then_some(Self { index })
+        // Not `then_some`: dropping one unlocks.
+        taken.then(|| Self { index })
     }
 
     /// Whether somebody waits for the lock.
