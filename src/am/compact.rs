@@ -21,9 +21,9 @@ use std::cell::{Cell, OnceCell};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// How long VACUUM waits for a step before the step is given up, and what it did so far with it. A step that was given
-/// up once is not given up again, or VACUUM could keep it from ever being done.
-const VACUUM_WAITS: Duration = Duration::from_secs(30);
+/// How long VACUUM waits for a worker's step before that is given up, and what it did so far with it. Where a step was
+/// given up the next one is not, or VACUUM could keep it from ever being done.
+const VACUUM_WAITS: Duration = Duration::from_secs(10);
 /// How often a step looks whether somebody waits.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long an insert may help with a flush.
@@ -94,9 +94,14 @@ impl<'a> Helper<'a> {
         if self.look() {
             (self.tell)(done);
         }
+        if self.must_give_up() { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Whether others have waited for too long.
+    fn must_give_up(&self) -> bool {
         let waited = self.wanted_since.get().map(|since| since.elapsed());
         let too_long = waited.zip(self.ways.patience).is_some_and(|(waited, patience)| waited > patience);
-        if too_long || self.is_in_the_way.get() { Err(Error::Stopped) } else { Ok(()) }
+        too_long || self.is_in_the_way.get()
     }
 }
 
@@ -129,7 +134,7 @@ impl Help for Helper<'_> {
     fn wanted(&self) -> bool {
         self.look();
         let over = self.ways.limit.is_some_and(|limit| self.started.elapsed() > limit);
-        over || self.wanted_since.get().is_some() || self.is_in_the_way.get()
+        over || self.must_give_up()
     }
 
     fn now(&self) -> i64 {
@@ -238,7 +243,7 @@ enum Visit {
     Did,
     /// Nothing is due, or others are at it.
     Nothing,
-    /// A step was given up because VACUUM waited.
+    /// A step was given up because others waited.
     GaveUp,
     /// An ERROR, which is in the log.
     Failed,
@@ -335,7 +340,8 @@ fn visit(oid: pg_sys::Oid, patience: Option<Duration>) -> Visit {
         let helper = Helper::new(&lock, ways, &tell);
         match worker::without_snapshot(|| run(index, &store, &step, &helper)) {
             Some(_) => Visit::Did,
-            None => Visit::GaveUp,
+            None if helper.must_give_up() => Visit::GaveUp,
+            None => Visit::Nothing,
         }
     })
 }
