@@ -6,10 +6,13 @@ use crate::hnsw::build::Graph;
 use crate::hnsw::layout::{Rows, pages_needed, write_segment};
 use crate::hnsw::read::Segment;
 use crate::index::{self, Directory, DroppedEntry, Flip, Head, Meta, Parameters, SegmentEntry, SegmentKind};
+use crate::ivf::kmeans::Work;
+use crate::ivf::write::Plan;
 use crate::keys::{KeySummary, Row};
 use crate::page::{BlockNumber, Circle, META_BLOCK, NONE, Page, PageStore, Unit};
 use crate::shape::Slot;
 use crate::sq8::Params;
+use std::cell::Cell;
 
 /// An element that has rows, copied.
 pub(super) struct Copied {
@@ -166,8 +169,19 @@ fn write<H: Help>(
     };
     let shapes = parameters.shapes();
     if kind == SegmentKind::Ivf {
-        let blocks = write_flat(store, (&codes, &lists, &shapes.flat), id, &head, &mut emit)?;
-        return Ok(Some(entry(&blocks)));
+        let (mut wanted, writing) = (false, Cell::new(false));
+        let written = (|| {
+            let (pool, threads) = help.pool();
+            // What is being written is soon done; to give up now would leave orphans.
+            let poll = &mut |done| if writing.get() { help.wait(done) } else { wait(help, done, &mut wanted) };
+            let mut work = Work { pool, threads, stop: help.stop(), poll };
+            let plan = Plan::new((&codes, &lists, &shapes.flat), parameters.lists, u64::from(id), &mut work)?;
+            let blocks = reserve(store, plan.pages_needed())?;
+            writing.set(true);
+            plan.write((id, &blocks), &head, &mut work, &mut emit)?;
+            Ok(entry(&blocks))
+        })();
+        return if wanted { Ok(None) } else { written.map(Some) };
     }
     let graph = Graph::new(&mut arena, &shapes.graph, parameters.ef_construction, codes, u64::from(id))?;
     if !link(&graph, help)? {
@@ -178,49 +192,18 @@ fn write<H: Help>(
     Ok(Some(entry(&blocks)))
 }
 
-fn write_flat<A: crate::hnsw::build::Arena>(
-    store: &impl PageStore,
-    (codes, rows, shape): (&crate::hnsw::build::Codes<A>, &crate::hnsw::layout::RowLists, &crate::shape::Shape),
-    segment: u32,
-    head: &Head,
-    emit: &mut impl FnMut(BlockNumber, &Page) -> Result<()>,
-) -> Result<Vec<BlockNumber>> {
-    use crate::hnsw::layout::{Bodies, cut};
-    use crate::page::{Kind, Tag};
-    let [e, t, o] = Bodies::pages(codes, rows, shape);
-    let blocks = reserve(store, 1 + e + t + o)?;
-    let [start, elements, tails, overflow] = cut(&blocks, [1, e, t, o]);
-    let bodies = Bodies::new((codes, rows, shape), None, [elements, tails, overflow]);
-    let mut head = Head { rows: rows.len() as u64, element_pages: e as u32, ..*head };
-    let runs = [(Kind::Element, bodies.elements), (Kind::Tail, bodies.tails), (Kind::Overflow, bodies.overflow)];
-    runs.iter().for_each(|(kind, run)| run.enter(&mut head, *kind));
-    let mut page = Page([0; crate::page::PAGE_SIZE]);
-    page.set_tag(Tag::new(segment, Kind::SegmentHead));
-    head.encode(&mut page);
-    emit(start[0], &page)?;
-    for (kind, run) in runs {
-        let fill = |page: &mut Page, slot, i| match kind {
-            Kind::Element => bodies.fill_element(page, slot, i, (segment, 0, NONE, &[])),
-            Kind::Tail => {
-                bodies.fill_tail(page, slot, i);
-                Ok(())
-            }
-            _ => bodies.fill_chunk(page, slot, i),
-        };
-        run.write((segment, kind), fill, emit)?;
-    }
-    Ok(blocks)
-}
-
 /// Links all nodes. False: somebody wants the lock.
 fn link<H: Help>(graph: &Graph<H::Arena>, help: &H) -> Result<bool> {
     let mut wanted = false;
-    let linked = graph.link_all(help.pool(), help.stop(), |done| {
-        help.wait(done as u64)?;
-        wanted = help.wanted();
-        if wanted { Err(Error::Stopped) } else { Ok(()) }
-    });
+    let linked = graph.link_all(help.pool(), help.stop(), |done| wait(help, done as u64, &mut wanted));
     if wanted { Ok(false) } else { linked.map(|()| true) }
+}
+
+/// Waits for threads; ends their work if somebody wants the lock.
+fn wait(help: &impl Help, done: u64, wanted: &mut bool) -> Result<()> {
+    help.wait(done)?;
+    *wanted = help.wanted();
+    if *wanted { Err(Error::Stopped) } else { Ok(()) }
 }
 
 fn reserve(store: &impl PageStore, pages: usize) -> Result<Vec<BlockNumber>> {

@@ -2,6 +2,7 @@
 //! building on threads, recall, and what scans promise.
 
 mod build;
+mod compact;
 mod crash;
 mod damage;
 mod data;
