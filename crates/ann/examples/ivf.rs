@@ -102,7 +102,7 @@ fn main() {
     };
     let mut work = Work { pool: &pool, threads: 2, stop: &Stop::new(), poll: &mut poll };
     let start = Clock::start();
-    let values = train(&rows, dimensions, lists, metric, std::env::var("SEED").map_or(1, |s| s.parse().unwrap()), &mut work).expect("not stopped");
+    let values = train(&rows, dimensions, lists, metric, 1, &mut work).expect("not stopped");
     println!("{} rows, {lists} lists, k-means {start}", rows.len());
     let coder = Coder::new(metric, dimensions);
     let centroids = Centroids::new(&values, dimensions, Some(&coder));
@@ -139,7 +139,8 @@ fn encode(rows: &Codes, centroids: &Centroids, coder: &Coder, assigned: &[[u32; 
             rows.read(row as usize, &mut value);
             coder.rotate(&value, &mut rotated);
             let factors = coder.encode(&rotated, centroids.rotated(list), code);
-            (block.base[i], block.scale[i], block.error[i]) = (factors.base, factors.scale_bits(), factors.error_bits());
+            (block.base[i], block.scale[i], block.error[i]) =
+                (factors.base, factors.scale_bits(), factors.error_bits());
         }
         coder.pack(&codes, &mut block.codes);
         block
