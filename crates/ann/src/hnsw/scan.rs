@@ -121,12 +121,12 @@ pub struct Scan {
     /// The lists have more in this round.
     streaming: bool,
     /// Up to where this round's beams found everything.
-    reach: f64,
+    walked: f64,
     phase: Phase,
-    /// Found, but rows of another segment may come before them.
+    /// Found and not yet returned.
     pool: BinaryHeap<Reverse<Entry>>,
-    /// Entries to return, the last one first.
-    ready: Vec<Entry>,
+    /// The bound up to which no entry is missing in the pool.
+    reach: f64,
     /// Rows of the entry being returned.
     rows: Vec<HeapTid>,
     bound: f64,
@@ -158,10 +158,10 @@ impl Scan {
             seen: None,
             ivf: None,
             streaming: false,
-            reach: f64::INFINITY,
+            walked: f64::INFINITY,
             phase: Phase::Start,
             pool: BinaryHeap::new(),
-            ready: Vec::new(),
+            reach: f64::NEG_INFINITY,
             rows: Vec::new(),
             bound: f64::NEG_INFINITY,
             returned: HashSet::new(),
@@ -190,7 +190,7 @@ impl Scan {
                 self.emitted += 1;
                 return Ok(Some(Hit { tid, bound: self.bound }));
             }
-            if let Some(entry) = self.ready.pop() {
+            if let Some(entry) = self.pop() {
                 // The executor asks on and on while rows are dead, without a look at interrupts of its own.
                 store.check_interrupts()?;
                 self.bound = entry.bound;
@@ -209,6 +209,16 @@ impl Scan {
                 Phase::Done => return Ok(None),
             }
         }
+    }
+
+    /// The next entry that nothing can come before. The pool may be large, and few entries wanted: it is not sorted.
+    fn pop(&mut self) -> Option<Entry> {
+        let Reverse(entry) = *self.pool.peek().filter(|next| next.0.bound <= self.reach)?;
+        self.pool.pop();
+        if !self.flat_before() {
+            self.returned.insert((entry.segment, entry.slot));
+        }
+        Some(entry)
     }
 
     /// Reads the rows of an element that is to be returned.
@@ -362,10 +372,9 @@ impl Scan {
                 _ => self.pool.push(Reverse(entry)),
             }
         }
-        (self.reach, self.streaming) = (threshold, lists_left);
-        if !lists_left {
-            self.release(threshold);
-        }
+        (self.walked, self.streaming) = (threshold, lists_left);
+        // What the lists have may come before all else.
+        self.reach = if lists_left { f64::NEG_INFINITY } else { threshold };
         let next = ef.saturating_mul(2);
         let walk_on = visited.max(next as f64) < flat && visited * VISITED_BYTES < self.limits.memory as f64;
         let cut = self.sources.iter().any(|source| source.swept.is_some_and(f64::is_finite));
@@ -396,18 +405,8 @@ impl Scan {
             }
         }
         let all = !self.streaming && search.exhausted();
-        self.release(if all { self.reach } else { self.reach.min(last) });
+        self.reach = if all { self.walked } else { self.walked.min(last) };
         Ok(())
-    }
-
-    /// Makes entries up to a bound ready to be returned.
-    fn release(&mut self, bound: f64) {
-        while let Some(&Reverse(entry)) = self.pool.peek().filter(|e| e.0.bound <= bound) {
-            self.pool.pop();
-            self.returned.insert((entry.segment, entry.slot));
-            self.ready.push(entry);
-        }
-        self.ready.reverse();
     }
 
     /// The next entries in order of bounds, as many as memory allows, of all elements not yet returned.
@@ -450,8 +449,8 @@ impl Scan {
         self.dropped = if self.flat_before() { self.dropped } else { late };
         self.phase = if left_out { Phase::Flat } else { Phase::Done };
         self.flat_passes += 1;
-        self.ready = best.into_sorted_vec();
-        self.ready.reverse();
+        self.pool = best.into_vec().into_iter().map(Reverse).collect();
+        self.reach = f64::INFINITY;
         Ok(())
     }
 
