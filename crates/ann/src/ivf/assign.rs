@@ -6,7 +6,7 @@
 
 use super::bits::Coder;
 use super::kmeans::{Job, Vectors, Work, norm2};
-use crate::distance::kernels;
+use crate::distance::{Least, kernels};
 use crate::error::Result;
 use crate::sq8;
 
@@ -104,16 +104,11 @@ pub fn assign(vectors: &impl Vectors, centroids: &Centroids, work: &mut Work) ->
 fn assign_flat(vectors: &impl Vectors, centroids: &Centroids, job: &Job, out: &mut [[u32; 2]]) -> Result<()> {
     let panels = Panels::new(&centroids.values, centroids.dimensions);
     let products = Products::new(&panels, &centroids.values, job)?;
-    job.each(
-        out,
-        BLOCK_ROWS,
-        || panels.scanner(),
-        |scanner, i, out| {
-            scanner.load(i * BLOCK_ROWS..i * BLOCK_ROWS + out.len(), vectors);
-            scanner.both(&panels, &products, out);
-            job.count(out.len());
-        },
-    )
+    job.each(out, BLOCK_ROWS, || panels.scanner(), |scanner, i, out| {
+        scanner.load(i * BLOCK_ROWS..i * BLOCK_ROWS + out.len(), |row, values| vectors.read(row, values));
+        scanner.both(&panels, &products, out);
+        job.count(out.len());
+    })
 }
 
 /// Rows that are compared with all centroids together.
@@ -161,8 +156,8 @@ impl Panels {
             dimensions: self.dimensions,
             rows: Vec::with_capacity(BLOCK_ROWS * self.dimensions),
             norms2: Vec::with_capacity(BLOCK_ROWS),
-            dots: vec![[0.0; PANEL]; BLOCK_ROWS],
-            all: Vec::new(),
+            dots: Vec::new(),
+            least: Vec::with_capacity(BLOCK_ROWS),
         }
     }
 
@@ -181,17 +176,12 @@ impl Products {
     fn new(panels: &Panels, centroids: &[f32], job: &Job) -> Result<Self> {
         let stride = panels.norms2.len();
         let mut values = vec![[0.0; PANEL]; panels.len * stride];
-        job.each(
-            &mut values,
-            stride,
-            || (),
-            |(), i, out| {
-                let row = &centroids[i * panels.dimensions..(i + 1) * panels.dimensions];
-                for (panel, out) in out.iter_mut().enumerate() {
-                    (kernels().dot_panel)(row, panels.dimensions, panels.panel(panel), std::slice::from_mut(out));
-                }
-            },
-        )?;
+        job.each(&mut values, stride, || (), |(), i, out| {
+            let row = &centroids[i * panels.dimensions..(i + 1) * panels.dimensions];
+            for (panel, out) in out.iter_mut().enumerate() {
+                (kernels().dot_panel)(row, panels.dimensions, panels.panel(panel), std::slice::from_mut(out));
+            }
+        })?;
         Ok(Self { values })
     }
 }
@@ -201,59 +191,42 @@ pub(super) struct Scanner {
     dimensions: usize,
     rows: Vec<f32>,
     norms2: Vec<f32>,
+    /// Inner products of every row with the centroids of a panel; panel by panel where all are needed.
     dots: Vec<[f32; PANEL]>,
-    /// Panel by panel, the inner products of every row with its centroids.
-    all: Vec<[f32; PANEL]>,
+    least: Vec<Least>,
 }
 
-/// The least of scores by lane.
-struct Least {
-    score: [f32; PANEL],
-    panel: [u32; PANEL],
-}
-
-impl Least {
-    const NONE: Self = Self { score: [f32::INFINITY; PANEL], panel: [0; PANEL] };
-
-    #[inline(always)]
-    fn offer(&mut self, panel: u32, scores: impl Fn(usize) -> f32) {
-        for lane in 0..PANEL {
-            let score = scores(lane);
-            let less = score < self.score[lane];
-            self.score[lane] = if less { score } else { self.score[lane] };
-            self.panel[lane] = if less { panel } else { self.panel[lane] };
-        }
-    }
-
-    /// The least score and its centroid; of equal ones the first. `None` where all are infinite or NaN.
-    fn get(&self) -> Option<(f32, u32)> {
-        let found = (0..PANEL).map(|lane| (self.score[lane], self.panel[lane] * PANEL as u32 + lane as u32));
-        found.filter(|&(score, _)| score < f32::INFINITY).min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
-    }
+/// The least score and its centroid; of equal ones the first. `None` where all are infinite or NaN.
+fn least_of(least: &Least) -> Option<(f32, u32)> {
+    let score = least.score.iter().fold(f32::INFINITY, |a, &b| if b < a { b } else { a });
+    let lanes = (0..PANEL).filter(|&lane| least.score[lane] == score);
+    let first = lanes.map(|lane| least.panel[lane] * PANEL as u32 + lane as u32).min();
+    first.filter(|_| score < f32::INFINITY).map(|first| (score, first))
 }
 
 impl Scanner {
     /// Reads rows, at most [`BLOCK_ROWS`].
-    pub fn load(&mut self, rows: impl ExactSizeIterator<Item = usize>, vectors: &impl Vectors) {
+    pub fn load<T>(&mut self, rows: impl ExactSizeIterator<Item = T>, read: impl Fn(T, &mut [f32])) {
         self.rows.resize(rows.len() * self.dimensions, 0.0);
         self.norms2.clear();
         for (row, values) in rows.zip(self.rows.chunks_exact_mut(self.dimensions)) {
-            vectors.read(row, values);
+            read(row, values);
             self.norms2.push(norm2(values));
         }
     }
 
     /// Improves what is known of the rows by these centroids.
     pub fn nearest(&mut self, panels: &Panels, out: &mut [Nearest]) {
-        let mut least: Vec<Least> = self.norms2.iter().map(|_| Least::NONE).collect();
+        let count = self.norms2.len();
+        self.least.clear();
+        self.least.resize(count, Least::NONE);
+        self.dots.resize(BLOCK_ROWS, [0.0; PANEL]);
         for (i, norms2) in panels.norms2.iter().enumerate() {
             (kernels().dot_panel)(&self.rows, self.dimensions, panels.panel(i), &mut self.dots);
-            for (least, dots) in least.iter_mut().zip(&self.dots) {
-                least.offer(i as u32, |lane| norms2[lane] - 2.0 * dots[lane]);
-            }
+            (kernels().least_distance)(i as u32, norms2, &self.dots[..count], &mut self.least);
         }
-        for ((least, &norm2), out) in least.iter().zip(&self.norms2).zip(out) {
-            if let Some((score, list)) = least.get() {
+        for ((least, &norm2), out) in self.least.iter().zip(&self.norms2).zip(out) {
+            if let Some((score, list)) = least_of(least) {
                 let distance2 = (score + norm2).max(0.0);
                 if distance2 < out.distance2 {
                     *out = Nearest { distance2, list };
@@ -264,35 +237,42 @@ impl Scanner {
 
     /// Both lists of each row.
     fn both(&mut self, panels: &Panels, products: &Products, out: &mut [[u32; 2]]) {
-        let (count, stride) = (self.norms2.len(), panels.norms2.len());
-        self.all.resize(stride * BLOCK_ROWS, [0.0; PANEL]);
-        let mut least: Vec<Least> = self.norms2.iter().map(|_| Least::NONE).collect();
-        for (i, dots) in self.all.chunks_exact_mut(BLOCK_ROWS).enumerate() {
+        let count = self.norms2.len();
+        self.least.clear();
+        self.least.resize(count, Least::NONE);
+        self.dots.resize(panels.norms2.len() * BLOCK_ROWS, [0.0; PANEL]);
+        for (i, dots) in self.dots.chunks_exact_mut(BLOCK_ROWS).enumerate() {
             (kernels().dot_panel)(&self.rows, self.dimensions, panels.panel(i), dots);
-            for (least, dots) in least.iter_mut().zip(dots) {
-                least.offer(i as u32, |lane| panels.norms2[i][lane] - 2.0 * dots[lane]);
-            }
+            (kernels().least_distance)(i as u32, &panels.norms2[i], &dots[..count], &mut self.least);
         }
         for (row, out) in out.iter_mut().enumerate().take(count) {
-            let (score, first) = least[row].get().unwrap_or((0.0, 0));
-            let (panel, own_lane) = (first as usize / PANEL, first as usize % PANEL);
-            let own = self.all[panel * BLOCK_ROWS + row][own_lane];
-            let (norm2, residual2) = (self.norms2[row], (score + self.norms2[row]).max(0.0));
-            // Where the residual has no length worth a direction, the second nearest.
-            let weight = if residual2 > 1e-6 * norm2 { 1.0 / residual2 } else { 0.0 };
-            let weight = if weight.is_finite() { weight } else { 0.0 };
-            let mut best = Least::NONE;
-            for i in 0..stride {
-                let (norms2, dots) = (&panels.norms2[i], &self.all[i * BLOCK_ROWS + row]);
-                let pairs = &products.values[first as usize * stride + i];
-                best.offer(i as u32, |lane| {
-                    // <r, r'> = <x - c, x - c'>
-                    let along = norm2 - own - dots[lane] + pairs[lane];
-                    let score = norms2[lane] - 2.0 * dots[lane] + along * along * weight;
-                    if i == panel && lane == own_lane { f32::INFINITY } else { score }
-                });
-            }
-            *out = [first, best.get().map_or(u32::from(first == 0), |(_, second)| second)];
+            let (score, first) = least_of(&self.least[row]).unwrap_or((0.0, 0));
+            *out = [first, self.second(row, (score, first), panels, products)];
         }
+    }
+
+    /// The list whose residual is short and does not point where that of the first list points.
+    fn second(&self, row: usize, (score, first): (f32, u32), panels: &Panels, products: &Products) -> u32 {
+        let (panel, lane, stride) = (first as usize / PANEL, first as usize % PANEL, panels.norms2.len());
+        let norm2 = self.norms2[row];
+        // <r, r'> = <x - c, x - c'> = |x|² - <x, c> - <x, c'> + <c, c'>
+        let along = norm2 - self.dots[panel * BLOCK_ROWS + row][lane];
+        let residual2 = score + norm2;
+        // Where the residual has no length worth a direction, the second nearest.
+        let weight = if residual2 > 1e-6 * norm2 { 1.0 / residual2 } else { 0.0 };
+        let (along, weight) = if weight.is_finite() && along.is_finite() { (along, weight) } else { (0.0, 0.0) };
+        let mut least = Least::NONE;
+        let pairs = &products.values[first as usize * stride..(first as usize + 1) * stride];
+        for (i, (norms2, pairs)) in panels.norms2.iter().zip(pairs).enumerate() {
+            let mut norms2 = norms2;
+            let without_first;
+            if i == panel {
+                without_first = std::array::from_fn(|l| if l == lane { f32::INFINITY } else { norms2[l] });
+                norms2 = &without_first;
+            }
+            let values = [norms2, &self.dots[i * BLOCK_ROWS + row], pairs];
+            (kernels().least_second)(i as u32, values, along, weight, &mut least);
+        }
+        least_of(&least).map_or(u32::from(first == 0), |(_, second)| second)
     }
 }

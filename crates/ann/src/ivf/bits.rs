@@ -12,7 +12,7 @@
 //! follow by |x - q|² = r² + |q - c|² - 2 `<x - c, q - c>` and `<x, q> = <c, q> + <x - c, c> + <x - c, q - c>`.
 
 use super::rotate::Rotation;
-use crate::distance::{Metric, kernels};
+use crate::distance::{Estimate, Metric, kernels};
 
 /// How many times the expected error a bound allows for. Measured: smaller values cap recall, larger ones only cost
 /// reranks.
@@ -144,11 +144,7 @@ impl Coder {
         let rounded = (stored_k - k).abs() * s.levels2.sqrt();
         let error = unit * (EPSILON * r2.sqrt() * spread + rounded);
         let error = from_bf16(bf16_not_below((error as f32).next_up()));
-        if base.abs() > 1e36 || !error.is_finite() {
-            Factors::UNKNOWN
-        } else {
-            Factors { base: base as f32, scale, error }
-        }
+        if base.abs() > 1e36 || !error.is_finite() { Factors::UNKNOWN } else { Factors { base: base as f32, scale, error } }
     }
 
     /// Lays out up to 32 codes as one block of [`Self::groups`] * 16 bytes; rows that are not there are zeros.
@@ -388,13 +384,14 @@ impl Query {
             bound.fill(f32::NEG_INFINITY);
             return;
         }
-        for i in 0..BLOCK {
-            let (scale, error) = (from_bf16(scale[i]), from_bf16(error[i]));
-            // Sums are below 2^31: 255 for each of some thousand groups.
-            let levels = self.step * sums[i] as i32 as f32 + self.offset;
-            est[i] = list.add + base[i] + scale * levels;
-            bound[i] = est[i] - (error * list.error + scale.abs() * self.error);
-        }
+        let terms = Estimate {
+            add: list.add,
+            distance: list.error,
+            step: self.step,
+            offset: self.offset,
+            table_error: self.error,
+        };
+        (kernels().estimate)(&terms, sums, [scale, error], base, est, bound);
     }
 }
 
@@ -474,9 +471,7 @@ mod tests {
     #[test]
     fn estimates_are_unbiased_and_bounds_hold() {
         for metric in METRICS {
-            for (dimensions, shift) in
-                [(32, 0.0), (100, 0.0), (100, 3.0), (199, 0.0), (200, 0.0), (384, 1.0), (1000, 0.0)]
-            {
+            for (dimensions, shift) in [(32, 0.0), (100, 0.0), (100, 3.0), (199, 0.0), (200, 0.0), (384, 1.0), (1000, 0.0)] {
                 let mut random = Random(dimensions as u64);
                 let (mut held, mut total, mut bias, mut square, mut slack) = (0, 0, 0.0, 0.0, 0.0);
                 for _ in 0..20 {

@@ -132,7 +132,10 @@ impl Job<'_> {
 
 /// Trains `lists` centroids (fewer where there are fewer vectors, at least one), one after the other in the result.
 ///
-/// Those for cosine have length one. L1 is trained as L2.
+/// For cosine and inner product, vectors are grouped by direction (spherical k-means), and a list's centroid is that
+/// direction, as long as the list's vectors are on average, times the average cosine between vectors and directions: the
+/// same for all lists, so that unit vectors' lists are ranked by angle alone, yet residuals are almost as small as those
+/// to the means. L1 is trained as L2.
 ///
 /// # Errors
 /// Those of `work`'s poll; [`Error::Stopped`].
@@ -148,13 +151,15 @@ pub fn train(
     if vectors.is_empty() {
         return Ok(vec![0.0; dimensions]);
     }
-    let trainer = Trainer { vectors, dimensions, spherical: metric == Metric::Cosine };
+    let trainer = Trainer { vectors, dimensions, spherical: matches!(metric, Metric::Cosine | Metric::InnerProduct), unit: metric == Metric::Cosine };
     work.drive(|job| {
         let mut random = Random(seed);
         let all = 0..vectors.len() as u32;
         let sample: Vec<u32> = spread(all.len(), lists.saturating_mul(SAMPLE), &mut random).map(|i| i as u32).collect();
         if lists <= TWO_LEVEL_FROM {
-            return trainer.flat(job, &sample, lists, &mut random).map(|(centroids, _)| centroids);
+            let (mut centroids, nearest) = trainer.flat(job, &sample, lists, &mut random)?;
+            trainer.stretch(&sample, &mut centroids, &nearest);
+            return Ok(centroids);
         }
         trainer.two_level(job, &sample, lists, &mut random)
     })
@@ -171,6 +176,8 @@ struct Trainer<'a, V> {
     vectors: &'a V,
     dimensions: usize,
     spherical: bool,
+    /// Vectors have length one as they are.
+    unit: bool,
 }
 
 impl<V: Vectors> Trainer<'_, V> {
@@ -178,27 +185,20 @@ impl<V: Vectors> Trainer<'_, V> {
     fn flat(&self, job: &Job, rows: &[u32], lists: usize, random: &mut Random) -> Result<(Vec<f32>, Vec<Nearest>)> {
         let mut centroids = self.start(job, rows, lists, random)?;
         let (mut nearest, mut before) = (vec![Nearest::NONE; rows.len()], f64::INFINITY);
-        for i in 0.. {
+        for i in 0..3 * ITERATIONS {
             let error = self.assign(job, rows, &centroids, &mut nearest)?;
-            let reseated = self.reseat(rows, &mut centroids, &nearest, lists);
-            let converged = before - error <= ENOUGH * before;
+            let converged = before.is_finite() && before - error <= ENOUGH * before;
             before = error;
-            // Invariant: the last centroids are those that rows were assigned to, and no list was empty, as far as
-            // that can be had.
-            if i >= ITERATIONS && !reseated || i >= 2 * ITERATIONS {
-                return Ok((centroids, nearest));
-            }
-            if reseated {
-                continue;
-            }
-            if converged {
-                return Ok((centroids, nearest));
-            }
-            if i < ITERATIONS {
+            // Invariant: rows were assigned to the centroids that are returned, and no list is empty as far as that
+            // can be had: reseated centroids are tried before anything else moves.
+            if !self.reseat(rows, &mut centroids, &nearest) {
+                if converged || i >= ITERATIONS {
+                    break;
+                }
                 self.update(job, rows, &mut centroids, &nearest)?;
             }
         }
-        unreachable!("the loop has no end of its own")
+        Ok((centroids, nearest))
     }
 
     /// The first centroids: rows, each drawn with a probability in proportion to its squared distance to those drawn
@@ -227,9 +227,17 @@ impl<V: Vectors> Trainer<'_, V> {
     fn read(&self, rows: &[u32]) -> Vec<f32> {
         let mut values = vec![0.0; rows.len() * self.dimensions];
         for (&row, values) in rows.iter().zip(values.chunks_exact_mut(self.dimensions)) {
-            self.vectors.read(row as usize, values);
+            self.read_one(row, values);
         }
         values
+    }
+
+    /// A row as it is trained on.
+    fn read_one(&self, row: u32, out: &mut [f32]) {
+        self.vectors.read(row as usize, out);
+        if self.spherical && !self.unit {
+            normalize(out);
+        }
     }
 
     /// Puts each row where it is nearest; the sum of the squared distances.
@@ -241,17 +249,12 @@ impl<V: Vectors> Trainer<'_, V> {
 
     /// Lets each row know of more centroids: distances only fall.
     fn scan(&self, job: &Job, rows: &[u32], panels: &Panels, nearest: &mut [Nearest]) -> Result<()> {
-        job.each(
-            nearest,
-            BLOCK_ROWS,
-            || panels.scanner(),
-            |scanner, i, nearest| {
-                let rows = &rows[i * BLOCK_ROWS..][..nearest.len()];
-                scanner.load(rows.iter().map(|&row| row as usize), self.vectors);
-                scanner.nearest(panels, nearest);
-                job.count(rows.len());
-            },
-        )
+        job.each(nearest, BLOCK_ROWS, || panels.scanner(), |scanner, i, nearest| {
+            let rows = &rows[i * BLOCK_ROWS..][..nearest.len()];
+            scanner.load(rows.iter(), |&row, values| self.read_one(row, values));
+            scanner.nearest(panels, nearest);
+            job.count(rows.len());
+        })
     }
 
     /// Moves each centroid to the mean of its rows.
@@ -265,7 +268,7 @@ impl<V: Vectors> Trainer<'_, V> {
             }
             sum.fill(0.0);
             for &i in members {
-                self.vectors.read(rows[i as usize] as usize, row);
+                self.read_one(rows[i as usize], row);
                 sum.iter_mut().zip(row.iter()).for_each(|(sum, &x)| *sum += f64::from(x));
             }
             self.place(sum, members.len(), centroid);
@@ -282,7 +285,8 @@ impl<V: Vectors> Trainer<'_, V> {
     }
 
     /// Moves the centroids of empty lists to rows far from their own, one of each list at a time; whether there were any.
-    fn reseat(&self, rows: &[u32], centroids: &mut [f32], nearest: &[Nearest], lists: usize) -> bool {
+    fn reseat(&self, rows: &[u32], centroids: &mut [f32], nearest: &[Nearest]) -> bool {
+        let lists = centroids.len() / self.dimensions;
         let mut sizes = vec![0u32; lists];
         nearest.iter().for_each(|n| sizes[n.list as usize] += 1);
         let mut empty: Vec<usize> = (0..lists).filter(|&list| sizes[list] == 0).collect();
@@ -300,7 +304,7 @@ impl<V: Vectors> Trainer<'_, V> {
             }
             let Some(list) = empty.pop() else { break };
             sizes[from] -= 1;
-            self.vectors.read(rows[i] as usize, &mut centroids[list * self.dimensions..][..self.dimensions]);
+            self.read_one(rows[i], &mut centroids[list * self.dimensions..][..self.dimensions]);
             moved = true;
         }
         moved
@@ -315,13 +319,50 @@ impl<V: Vectors> Trainer<'_, V> {
         self.assign(job, rows, &coarse, &mut nearest)?;
         let (order, ranges) = by_list(&nearest, groups);
         let mut centroids = Vec::with_capacity(lists * self.dimensions);
+        let (mut grouped, mut lists_of) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         for (range, share) in ranges.iter().zip(shares(&ranges, rows.len(), lists)) {
             if share > 0 {
                 let members: Vec<u32> = order[range.clone()].iter().map(|&i| rows[i as usize]).collect();
-                centroids.extend(self.flat(job, &members, share, random)?.0);
+                let (own, nearest) = self.flat(job, &members, share, random)?;
+                let first = (centroids.len() / self.dimensions) as u32;
+                lists_of.extend(nearest.iter().map(|n| Nearest { list: first + n.list, ..*n }));
+                grouped.extend(members);
+                centroids.extend(own);
             }
         }
+        self.stretch(&grouped, &mut centroids, &lists_of);
         Ok(centroids)
+    }
+
+    /// Gives directions the lengths that [`train`] says.
+    fn stretch(&self, rows: &[u32], centroids: &mut [f32], nearest: &[Nearest]) {
+        if !self.spherical {
+            return;
+        }
+        let (mut row, mut lengths) = (vec![0.0; self.dimensions], vec![(0f64, 0f64); centroids.len() / self.dimensions]);
+        let (mut cosines, mut counted) = (0f64, 0f64);
+        for (&i, nearest) in rows.iter().zip(nearest) {
+            let length = if self.unit {
+                1.0
+            } else {
+                self.vectors.read(i as usize, &mut row);
+                norm(&row)
+            };
+            if length > 0.0 {
+                // Between unit vectors.
+                cosines += 1.0 - f64::from(nearest.distance2).min(4.0) / 2.0;
+                counted += 1.0;
+            }
+            let list = &mut lengths[nearest.list as usize];
+            *list = (list.0 + length, list.1 + 1.0);
+        }
+        let cosine = if cosines > 0.0 { cosines / counted } else { 1.0 };
+        for (centroid, (length, count)) in centroids.chunks_exact_mut(self.dimensions).zip(lengths) {
+            if length > 0.0 {
+                let factor = cosine * length / count;
+                centroid.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+            }
+        }
     }
 }
 
@@ -378,6 +419,23 @@ fn draw(weights: &mut [f64], wanted: usize, chosen: &[usize], random: &mut Rando
     chosen.iter().chain(&drawn).for_each(|&i| taken[i] = true);
     drawn.extend((0..weights.len()).filter(|&i| !taken[i]).take(wanted - drawn.len()));
     drawn
+}
+
+fn norm(vector: &[f32]) -> f64 {
+    vector.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+}
+
+/// To length one; zero vectors stay.
+fn normalize(vector: &mut [f32]) {
+    let inverse = 1.0 / norm2(vector).sqrt();
+    if inverse.is_normal() && inverse < 1e15 {
+        return vector.iter_mut().for_each(|x| *x *= inverse);
+    }
+    // Squares that f32 does not hold.
+    let norm = norm(vector);
+    if norm > 0.0 {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    }
 }
 
 /// Squared norm in f32, infinite where that does not hold it.
