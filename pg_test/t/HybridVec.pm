@@ -14,7 +14,7 @@ use Time::HiRes qw(usleep time);
 delete $ENV{RUST_BACKTRACE};
 
 our @EXPORT = qw(new_node sound row_differences same_rows recall_at_least kill_server temp_files crash_free wait_until
-  session_pid server_children);
+  session_pid server_children leaked_pages workers);
 
 # Rows: 40 clusters in `dims` dimensions, from hashes of the number, so that every run has the same ones.
 our $FUNCTIONS = <<'SQL';
@@ -113,6 +113,26 @@ sub recall_at_least
 		"SET hybrid.ef_search = 15; SELECT round(recall::numeric, 4) FROM hybrid_recall('$index', 30, 10)");
 	cmp_ok($recall, '>=', $least, "$label: recall $recall");
 	return $recall;
+}
+
+# Pages of an index that are neither of a listed segment, nor free, nor its metapage, directory or history.
+sub leaked_pages
+{
+	my ($node, $index) = @_;
+	return $node->safe_psql('postgres', <<"SQL");
+SELECT count(*) FILTER (WHERE kind NOT IN ('meta', 'directory', 'history', 'free', 'zero')
+                        AND segment NOT IN (SELECT id FROM hybrid_segments('$index')))
+    + greatest(count(*) FILTER (WHERE kind = 'directory') - 1, 0)
+FROM generate_series(0, pg_relation_size('$index') / 8192 - 1) b, hybrid_page('$index', b)
+SQL
+}
+
+# Pids of compaction workers of a database.
+sub workers
+{
+	my ($node, $database) = @_;
+	return split /\n/, $node->safe_psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'hybridvec compaction' AND datname = '$database'");
 }
 
 # Processes of the server, the postmaster not included.
