@@ -104,11 +104,16 @@ pub fn assign(vectors: &impl Vectors, centroids: &Centroids, work: &mut Work) ->
 fn assign_flat(vectors: &impl Vectors, centroids: &Centroids, job: &Job, out: &mut [[u32; 2]]) -> Result<()> {
     let panels = Panels::new(&centroids.values, centroids.dimensions);
     let products = Products::new(&panels, &centroids.values, job)?;
-    job.each(out, BLOCK_ROWS, || panels.scanner(), |scanner, i, out| {
-        scanner.load(i * BLOCK_ROWS..i * BLOCK_ROWS + out.len(), |row, values| vectors.read(row, values));
-        scanner.both(&panels, &products, out);
-        job.count(out.len());
-    })
+    job.each(
+        out,
+        BLOCK_ROWS,
+        || panels.scanner(),
+        |scanner, i, out| {
+            scanner.load(i * BLOCK_ROWS..i * BLOCK_ROWS + out.len(), |row, values| vectors.read(row, values));
+            scanner.both(&panels, &products, out);
+            job.count(out.len());
+        },
+    )
 }
 
 /// Rows that are compared with all centroids together.
@@ -176,12 +181,17 @@ impl Products {
     fn new(panels: &Panels, centroids: &[f32], job: &Job) -> Result<Self> {
         let stride = panels.norms2.len();
         let mut values = vec![[0.0; PANEL]; panels.len * stride];
-        job.each(&mut values, stride, || (), |(), i, out| {
-            let row = &centroids[i * panels.dimensions..(i + 1) * panels.dimensions];
-            for (panel, out) in out.iter_mut().enumerate() {
-                (kernels().dot_panel)(row, panels.dimensions, panels.panel(panel), std::slice::from_mut(out));
-            }
-        })?;
+        job.each(
+            &mut values,
+            stride,
+            || (),
+            |(), i, out| {
+                let row = &centroids[i * panels.dimensions..(i + 1) * panels.dimensions];
+                for (panel, out) in out.iter_mut().enumerate() {
+                    (kernels().dot_panel)(row, panels.dimensions, panels.panel(panel), std::slice::from_mut(out));
+                }
+            },
+        )?;
         Ok(Self { values })
     }
 }

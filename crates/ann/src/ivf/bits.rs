@@ -144,7 +144,11 @@ impl Coder {
         let rounded = (stored_k - k).abs() * s.levels2.sqrt();
         let error = unit * (EPSILON * r2.sqrt() * spread + rounded);
         let error = from_bf16(bf16_not_below((error as f32).next_up()));
-        if base.abs() > 1e36 || !error.is_finite() { Factors::UNKNOWN } else { Factors { base: base as f32, scale, error } }
+        if base.abs() > 1e36 || !error.is_finite() {
+            Factors::UNKNOWN
+        } else {
+            Factors { base: base as f32, scale, error }
+        }
     }
 
     /// Lays out up to 32 codes as one block of [`Self::groups`] * 16 bytes; rows that are not there are zeros.
@@ -471,7 +475,9 @@ mod tests {
     #[test]
     fn estimates_are_unbiased_and_bounds_hold() {
         for metric in METRICS {
-            for (dimensions, shift) in [(32, 0.0), (100, 0.0), (100, 3.0), (199, 0.0), (200, 0.0), (384, 1.0), (1000, 0.0)] {
+            for (dimensions, shift) in
+                [(32, 0.0), (100, 0.0), (100, 3.0), (199, 0.0), (200, 0.0), (384, 1.0), (1000, 0.0)]
+            {
                 let mut random = Random(dimensions as u64);
                 let (mut held, mut total, mut bias, mut square, mut slack) = (0, 0, 0.0, 0.0, 0.0);
                 for _ in 0..20 {

@@ -151,7 +151,12 @@ pub fn train(
     if vectors.is_empty() {
         return Ok(vec![0.0; dimensions]);
     }
-    let trainer = Trainer { vectors, dimensions, spherical: matches!(metric, Metric::Cosine | Metric::InnerProduct), unit: metric == Metric::Cosine };
+    let trainer = Trainer {
+        vectors,
+        dimensions,
+        spherical: matches!(metric, Metric::Cosine | Metric::InnerProduct),
+        unit: metric == Metric::Cosine,
+    };
     work.drive(|job| {
         let mut random = Random(seed);
         let all = 0..vectors.len() as u32;
@@ -249,12 +254,17 @@ impl<V: Vectors> Trainer<'_, V> {
 
     /// Lets each row know of more centroids: distances only fall.
     fn scan(&self, job: &Job, rows: &[u32], panels: &Panels, nearest: &mut [Nearest]) -> Result<()> {
-        job.each(nearest, BLOCK_ROWS, || panels.scanner(), |scanner, i, nearest| {
-            let rows = &rows[i * BLOCK_ROWS..][..nearest.len()];
-            scanner.load(rows.iter(), |&row, values| self.read_one(row, values));
-            scanner.nearest(panels, nearest);
-            job.count(rows.len());
-        })
+        job.each(
+            nearest,
+            BLOCK_ROWS,
+            || panels.scanner(),
+            |scanner, i, nearest| {
+                let rows = &rows[i * BLOCK_ROWS..][..nearest.len()];
+                scanner.load(rows.iter(), |&row, values| self.read_one(row, values));
+                scanner.nearest(panels, nearest);
+                job.count(rows.len());
+            },
+        )
     }
 
     /// Moves each centroid to the mean of its rows.
@@ -339,7 +349,8 @@ impl<V: Vectors> Trainer<'_, V> {
         if !self.spherical {
             return;
         }
-        let (mut row, mut lengths) = (vec![0.0; self.dimensions], vec![(0f64, 0f64); centroids.len() / self.dimensions]);
+        let (mut row, mut lengths) =
+            (vec![0.0; self.dimensions], vec![(0f64, 0f64); centroids.len() / self.dimensions]);
         let (mut cosines, mut counted) = (0f64, 0f64);
         for (&i, nearest) in rows.iter().zip(nearest) {
             let length = if self.unit {

@@ -295,6 +295,35 @@ fn a_flush_may_crash_at_any_unit() {
     }
 }
 
+/// Rows of a pending list are committed: searches must find them at any moment of the move, also after a crash.
+#[test]
+fn a_row_leaves_the_list_only_when_paths_lead_to_it_in_the_graph() {
+    // Lists with room for all, so none is out of reach because of others.
+    let parameters = Parameters { m: 16, ..pending(Metric::L2, 300, 10) };
+    let case = Case::distinct(parameters, 30);
+    let start = case.store(25);
+    let step = due(&start, 0).expect("sound").expect("due");
+    for units in 0.. {
+        let store = start.clone();
+        store.stop_after(units);
+        let result = run(&Strict::new(&store), &step, &Helper::at(0));
+        store.restart();
+        let mut rows = 0;
+        each_segment(&store, &case.shape(), |segment| {
+            let counts = segment.count()?;
+            let is_graph = segment.shape.m > 0;
+            assert!(!is_graph || counts.unreachable == 0, "after {units} units");
+            rows += counts.rows;
+            Ok(())
+        })
+        .expect("sound");
+        assert_eq!(rows, 25);
+        if result.is_ok() {
+            return;
+        }
+    }
+}
+
 #[test]
 fn a_flush_of_old_rows_builds_an_old_partition_and_may_crash_at_any_unit() {
     let case = Case::new(by_age(40, 40), 61);
