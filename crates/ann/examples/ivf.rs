@@ -102,9 +102,7 @@ fn main() {
     };
     let mut work = Work { pool: &pool, threads: 2, stop: &Stop::new(), poll: &mut poll };
     let start = Clock::start();
-    let values =
-        train(&rows, dimensions, lists, metric, std::env::var("SEED").map_or(1, |s| s.parse().unwrap()), &mut work)
-            .expect("not stopped");
+    let values = train(&rows, dimensions, lists, metric, 1, &mut work).expect("not stopped");
     println!("{} rows, {lists} lists, k-means {start}", rows.len());
     let coder = Coder::new(metric, dimensions);
     let centroids = Centroids::new(&values, dimensions, Some(&coder));

@@ -206,9 +206,10 @@ proptest! {
     #[test]
     fn least_scores_are_the_same_everywhere(
         values in proptest::collection::vec(
-            [value(), value(), prop_oneof![9 => value(), 1 => Just(f32::INFINITY), 1 => Just(f32::NAN)]], 32 * 5),
+            (value(), value(), prop_oneof![9 => value(), 1 => Just(f32::INFINITY), 1 => Just(f32::NAN)]), 32 * 5),
         [along, weight] in [value(), value()],
     ) {
+        let values: Vec<[f32; 3]> = values.into_iter().map(<[f32; 3]>::from).collect();
         let lanes = |i: usize, column: usize| -> [f32; 32] { std::array::from_fn(|lane| values[32 * i + lane][column]) };
         let [mut expected, mut expected_second] = [[Least::NONE; 5]; 2];
         for (nth, k) in all_kernels().into_iter().rev().enumerate() {

@@ -33,8 +33,8 @@ const START_SAMPLE: usize = 32;
 const ITERATIONS: usize = 10;
 /// An iteration that takes off less than this share of the squared distances is the last.
 const ENOUGH: f64 = 2e-3;
-/// With more lists than this, lists are trained group by group.
-const TWO_LEVEL_FROM: usize = 4096;
+/// With more lists than this, lists are trained group by group. Measured with 894 lists: as good as all together.
+const TWO_LEVEL_FROM: usize = 2048;
 /// Fewer rows are not worth a list.
 const LEAST_ROWS: u64 = 32;
 
@@ -168,6 +168,13 @@ pub fn train(
         }
         trainer.two_level(job, &sample, lists, &mut random)
     })
+}
+
+/// Centers of `groups` groups of vectors.
+pub(super) fn group(vectors: &impl Vectors, dimensions: usize, groups: usize, job: &Job) -> Result<Vec<f32>> {
+    let trainer = Trainer { vectors, dimensions, spherical: false, unit: false };
+    let all: Vec<u32> = (0..vectors.len() as u32).collect();
+    Ok(trainer.flat(job, &all, groups, &mut Random(1))?.0)
 }
 
 /// At most `wanted` of `n` numbers, ascending: one from each of as many equal spans.
@@ -452,4 +459,197 @@ fn normalize(vector: &mut [f32]) {
 /// Squared norm in f32, infinite where that does not hold it.
 pub(super) fn norm2(vector: &[f32]) -> f32 {
     (kernels().dot)(vector, vector)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    pub struct Rows {
+        pub dimensions: usize,
+        pub values: Vec<f32>,
+    }
+
+    impl Vectors for Rows {
+        fn len(&self) -> usize {
+            self.values.len() / self.dimensions
+        }
+
+        fn read(&self, i: usize, out: &mut [f32]) {
+            out.copy_from_slice(&self.values[i * self.dimensions..(i + 1) * self.dimensions]);
+        }
+    }
+
+    /// Rows around `clusters` centers.
+    pub fn clustered(rows: usize, dimensions: usize, clusters: usize, seed: u64) -> Rows {
+        let mut random = Random(seed);
+        let centers: Vec<f32> = (0..clusters * dimensions).map(|_| random.unit() as f32 * 10.0 - 5.0).collect();
+        let values = (0..rows).flat_map(|_| {
+            let center = &centers[random.below(clusters as u64) as usize * dimensions..][..dimensions];
+            center.iter().map(|c| c + random.unit() as f32).collect::<Vec<_>>()
+        });
+        Rows { dimensions, values: values.collect() }
+    }
+
+    pub fn with_work<T>(run: impl FnOnce(&mut Work) -> Result<T>) -> Result<T> {
+        with_threads(2, run)
+    }
+
+    fn with_threads<T>(threads: usize, run: impl FnOnce(&mut Work) -> Result<T>) -> Result<T> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        let mut poll = |_| {
+            std::thread::sleep(Duration::from_micros(100));
+            Ok(())
+        };
+        run(&mut Work { pool: &pool, threads, stop: &Stop::new(), poll: &mut poll })
+    }
+
+    /// Rows of each list, by brute force; and the mean squared distance.
+    fn sizes(rows: &Rows, centroids: &[f32]) -> (Vec<usize>, f64) {
+        let d = rows.dimensions;
+        let mut sizes = vec![0; centroids.len() / d];
+        let mut total = 0.0;
+        for row in rows.values.chunks(d) {
+            let distance2 = |c: &[f32]| row.iter().zip(c).map(|(&x, &y)| f64::from(x - y).powi(2)).sum::<f64>();
+            let all = centroids.chunks(d).map(distance2).enumerate();
+            let (list, least) = all.min_by(|a, b| a.1.total_cmp(&b.1)).expect("a list");
+            sizes[list] += 1;
+            total += least;
+        }
+        (sizes, total / rows.len() as f64)
+    }
+
+    #[test]
+    fn clusters_are_found() {
+        let rows = clustered(3000, 16, 40, 5);
+        let centroids = with_work(|work| train(&rows, 16, 40, Metric::L2, 1, work)).unwrap();
+        let (sizes, error) = sizes(&rows, &centroids);
+        assert!(sizes.iter().all(|&n| n > 0));
+        // 16 / 12 within each cluster; two clusters in one list, and one split, would cost about 60 / 40 each.
+        assert!(error < 16.0 / 12.0 + 10.0, "mean squared distance {error}");
+    }
+
+    #[test]
+    fn no_list_is_empty_where_rows_are_distinct() {
+        for (rows, dimensions, clusters, lists) in
+            [(200, 4, 3, 200), (500, 2, 500, 100), (1000, 8, 2, 300), (64, 3, 1, 63), (900, 5, 1, 1)]
+        {
+            let rows = clustered(rows, dimensions, clusters, 11);
+            let centroids = with_work(|work| train(&rows, dimensions, lists, Metric::L2, 1, work)).unwrap();
+            let (sizes, _) = sizes(&rows, &centroids);
+            assert_eq!(sizes.len(), lists as usize);
+            let empty = sizes.iter().filter(|&&n| n == 0).count();
+            assert_eq!(empty, 0, "of {lists} lists for {} rows in {clusters} clusters", rows.len());
+        }
+    }
+
+    #[test]
+    fn many_lists_are_trained_by_groups() {
+        let rows = clustered(5000, 4, 700, 2);
+        let centroids = with_work(|work| train(&rows, 4, 2500, Metric::L2, 1, work)).unwrap();
+        let (sizes, error) = sizes(&rows, &centroids);
+        assert_eq!(sizes.len(), 2500);
+        let empty = sizes.iter().filter(|&&n| n == 0).count();
+        assert!(empty < 25, "{empty} empty lists");
+        assert!(error < 0.08, "mean squared distance {error}");
+        for metric in [Metric::Cosine, Metric::InnerProduct] {
+            let centroids = with_work(|work| train(&rows, 4, 2500, metric, 1, work)).unwrap();
+            assert!(centroids.len() == 2500 * 4 && centroids.iter().all(|x| x.is_finite()));
+        }
+    }
+
+    #[test]
+    fn duplicates_zeros_and_extremes_train() {
+        let mut values = clustered(100, 6, 5, 1).values;
+        values.extend(std::iter::repeat_n([0.5; 6], 5000).flatten());
+        values.extend([0.0; 6 * 1000]);
+        let mostly_equal = Rows { dimensions: 6, values };
+        let all_equal = Rows { dimensions: 6, values: vec![0.25; 6 * 3000] };
+        let zeros = Rows { dimensions: 6, values: vec![0.0; 6 * 3000] };
+        let huge = Rows { dimensions: 6, values: (0..6000).map(|i| (i % 7) as f32 * 1e30 - 3e30).collect() };
+        let largest = Rows { dimensions: 6, values: (0..6000).map(|i| [f32::MAX, f32::MIN, 1e-45][i % 3]).collect() };
+        let few = clustered(3, 6, 2, 1);
+        let none = Rows { dimensions: 6, values: Vec::new() };
+        for rows in [&mostly_equal, &all_equal, &zeros, &huge, &largest, &few, &none] {
+            for metric in [Metric::L2, Metric::Cosine, Metric::InnerProduct, Metric::L1] {
+                let centroids = with_work(|work| train(rows, 6, 80, metric, 1, work)).unwrap();
+                assert_eq!(centroids.len(), 6 * rows.len().clamp(1, 80));
+                assert!(centroids.iter().all(|x| x.is_finite()), "{metric:?}");
+            }
+        }
+        let centroids = with_work(|work| train(&mostly_equal, 6, 80, Metric::L2, 1, work)).unwrap();
+        let (_, error) = sizes(&mostly_equal, &centroids);
+        assert!(error < 0.01, "mean squared distance {error}");
+    }
+
+    #[test]
+    fn inner_product_centroids_are_as_long_as_their_rows() {
+        let mut rows = clustered(2000, 10, 20, 4);
+        for (i, row) in rows.values.chunks_mut(10).enumerate() {
+            row.iter_mut().for_each(|x| *x *= 1.0 + (i % 5) as f32);
+        }
+        let centroids = with_work(|work| train(&rows, 10, 20, Metric::InnerProduct, 1, work)).unwrap();
+        let mean = |values: &[f32]| values.chunks(10).map(norm).sum::<f64>() / (values.len() / 10) as f64;
+        let (centroid, row) = (mean(&centroids), mean(&rows.values));
+        assert!((0.8..1.1).contains(&(centroid / row)), "{centroid} for rows of {row}");
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let rows = clustered(5000, 12, 50, 9);
+        let train = |threads, seed| {
+            with_threads(threads, |work| train(&rows, 12, 60, Metric::Cosine, seed, work)).expect("not stopped")
+        };
+        assert_eq!(train(1, 5), train(3, 5));
+        assert_ne!(train(1, 5), train(1, 6));
+    }
+
+    #[test]
+    fn lists_grow_as_the_root() {
+        for (rows, lists) in
+            [(0, 1), (1, 1), (63, 1), (64, 2), (4096, 128), (10_000, 200), (200_000, 894), (1 << 40, 65_536)]
+        {
+            assert_eq!(lists_for(rows), lists, "{rows} rows");
+        }
+        assert_eq!(lists_for(u64::MAX), 65_536);
+    }
+
+    #[test]
+    fn training_stops_at_once() {
+        let rows = clustered(100_000, 64, 100, 1);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let stop = Stop::new();
+        // By an error of the poll, at several stages.
+        for after in [0, 1000, 50_000, 200_000] {
+            let mut cancelled = None;
+            let mut poll = |done| {
+                std::thread::sleep(Duration::from_micros(100));
+                if done >= after {
+                    cancelled = Some(Instant::now());
+                    return Err(Error::Limit("canceled".into()));
+                }
+                Ok(())
+            };
+            let mut work = Work { pool: &pool, threads: 2, stop: &stop, poll: &mut poll };
+            assert_eq!(train(&rows, 64, 600, Metric::L2, 1, &mut work), Err(Error::Limit("canceled".into())));
+            assert!(cancelled.unwrap().elapsed() < Duration::from_secs(1), "after {after}");
+        }
+        // From outside.
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20));
+                stop.stop_and_wait(Duration::from_secs(5));
+                assert!(stop.running.load(Relaxed) == 0);
+            });
+            let mut poll = |_| {
+                std::thread::sleep(Duration::from_micros(100));
+                Ok(())
+            };
+            let mut work = Work { pool: &pool, threads: 2, stop: &stop, poll: &mut poll };
+            assert_eq!(train(&rows, 64, 600, Metric::L2, 1, &mut work), Err(Error::Stopped));
+        });
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
 }

@@ -24,7 +24,7 @@ const CENTROID: f64 = 0.1;
 const POSTINGS: f64 = 0.5;
 const IN_SEQUENCE: f64 = 0.125;
 /// Lists that the first round reads when nobody says how many, for the square root of all.
-const PROBES_BY_ROOT: f64 = 2.2;
+const PROBES_BY_ROOT: f64 = 1.2;
 /// Candidates that are ranked together.
 const BATCH: usize = 8;
 /// Postings that pass the filter for each result asked for, below which a round reads on.
@@ -82,8 +82,8 @@ pub struct Search {
     left: usize,
     /// Candidates that a round keeps at least.
     keep: usize,
-    /// This round left out postings, as there were `keep` better ones.
-    pruned: bool,
+    /// What the distances of postings are hardly ever below that were left out, as there were `keep` better ones.
+    left_out: Option<f64>,
     lists_read: usize,
 }
 
@@ -120,7 +120,7 @@ impl Search {
             ranked: Queue::new(),
             left: 0,
             keep: 0,
-            pruned: false,
+            left_out: None,
             lists_read: 0,
         }
     }
@@ -207,7 +207,7 @@ impl Search {
         round.pruned |= round.candidates.len() < before;
         self.cost += round.cost;
         self.share = round.passing.max(1) as f64 / round.read.max(1) as f64;
-        self.pruned = round.pruned;
+        self.left_out = round.pruned.then(|| asked.probe.distance(limit));
         let Reading { candidates, mut found, .. } = round;
         found.retain(|found| !self.returned.contains(&(found.source, found.slot)));
         self.candidates = candidates.into_iter().map(Reverse).collect::<Vec<_>>().into();
@@ -226,20 +226,17 @@ impl Search {
         let end = out.len() + most.min(self.left);
         while out.len() < end {
             let bound = self.ranked.peek().map_or(f64::INFINITY, |Reverse(found)| found.bound);
-            let next = self.candidates.peek();
-            let next = next.map_or(f64::INFINITY, |c| asked.probe.distance(c.0.bound.distance()));
-            if next < bound {
+            let next = self.candidates.peek().map(|c| asked.probe.distance(c.0.bound.distance()));
+            if next.is_some_and(|next| next < bound || self.ranked.is_empty()) {
                 self.rank_some(asked)?;
+            } else if self.left_out.is_some_and(|next| next < bound || self.ranked.is_empty()) {
+                // Elements without rows crowded out others: once more, with more room.
+                self.keep = self.keep.saturating_mul(4);
+                self.read(asked)?;
             } else if let Some(Reverse(found)) = self.ranked.pop() {
                 self.returned.insert((found.source, found.slot));
                 self.left -= 1;
                 out.push(found);
-            } else if !self.candidates.is_empty() {
-                self.rank_some(asked)?;
-            } else if self.pruned {
-                // Elements without rows crowded out others: once more, with more room.
-                self.keep = self.keep.saturating_mul(4);
-                self.read(asked)?;
             } else {
                 self.left = 0;
                 return Ok(false);
