@@ -84,17 +84,17 @@ like($node->safe_psql($db, "SELECT action FROM hybrid_compact('off_e_idx')"), qr
 is(rows_in('off_e_idx', 'pending'), 0, 'all of them');
 same_rows($node, 'off', 'after hybrid_compact');
 
-# A step that takes long, and what others want meanwhile. 40,000 rows of 96 dimensions are linked in some seconds.
+# A step that takes long, and what others want meanwhile: 20,000 rows of 96 dimensions are linked in some seconds.
 sub busy
 {
 	my ($label) = @_;
 	$node->safe_psql($db, 'DROP TABLE IF EXISTS big');
 	$node->safe_psql($db, <<'SQL');
 CREATE TABLE big (id bigserial PRIMARY KEY, e vector(96));
-CREATE INDEX big_e_idx ON big USING hybrid (e) WITH (pending_rows = 1000, recent_threshold = 'infinity', ef_construction = 400,
+CREATE INDEX big_e_idx ON big USING hybrid (e) WITH (pending_rows = 4000, recent_threshold = 'infinity', ef_construction = 400,
     auto_compact = off);
 INSERT INTO big (e) SELECT a.e + b.e FROM (SELECT vec(n, 96) AS e FROM generate_series(1, 200) n) a,
-    (SELECT vec(n, 96) AS e FROM generate_series(201, 400) n) b;
+    (SELECT vec(n, 96) AS e FROM generate_series(201, 300) n) b;
 ALTER INDEX big_e_idx SET (auto_compact = on);
 INSERT INTO big (e) VALUES (vec(0, 96));
 SQL
@@ -122,26 +122,26 @@ $node->safe_psql($db, 'DELETE FROM big WHERE id % 10 = 0');
 my $took = seconds(sub { $node->safe_psql($db, 'VACUUM big') });
 cmp_ok($took, '<', 20, sprintf 'VACUUM waits %.1f s', $took);
 sound($node, 'big_e_idx', 'VACUUM');
-ok(wait_until(sub { rows_in('big_e_idx', 'pending') < 1000 }, 120), 'the step is done in the end');
+ok(wait_until(sub { rows_in('big_e_idx', 'pending') < 4000 }, 120), 'the step is done in the end');
 sound($node, 'big_e_idx', 'VACUUM and the flush');
 
 # DROP DATABASE, CREATE DATABASE from a template: neither idle nor busy workers are in the way for long.
 for my $busy (0, 1)
 {
 	my $label = $busy ? 'busy worker' : 'idle worker';
-	my $rows = $busy ? 40000 : 600;
+	my $rows = $busy ? 30000 : 3000;
 	$node->safe_psql($db, 'CREATE DATABASE other');
 	$node->safe_psql('other', <<"SQL");
 CREATE EXTENSION hybridvec;
 CREATE TABLE t (id bigserial, e vector(16));
-CREATE INDEX t_e_idx ON t USING hybrid (e) WITH (pending_rows = 500, recent_threshold = 'infinity', ef_construction = 400);
+CREATE INDEX t_e_idx ON t USING hybrid (e) WITH (pending_rows = 2000, recent_threshold = 'infinity', ef_construction = 1000);
 INSERT INTO t (e) SELECT array_agg(random())::vector FROM generate_series(1, 16 * $rows) i GROUP BY i % $rows;
 SQL
 	wait_for_worker('other', $label);
-	ok(wait_until(sub { rows_in('t_e_idx', 'pending', 'other') == 0 }, 20), 'the worker is idle') unless $busy;
+	ok(wait_until(sub { rows_in('t_e_idx', 'pending', 'other') < 2000 }, 20), 'the worker is idle') unless $busy;
 	$took = seconds(sub { $node->safe_psql($db, 'CREATE DATABASE another TEMPLATE other') });
 	cmp_ok($took, '<', 5, sprintf '%s: CREATE DATABASE takes %.1f s', $label, $took);
-	$node->safe_psql('other', 'INSERT INTO t (e) SELECT array_agg(random())::vector FROM generate_series(1, 16 * 600) i GROUP BY i % 600');
+	$node->safe_psql('other', 'INSERT INTO t (e) SELECT array_agg(random())::vector FROM generate_series(1, 16 * 3000) i GROUP BY i % 3000');
 	wait_for_worker('other', "$label, again");
 	$took = seconds(sub { $node->safe_psql($db, 'DROP DATABASE other') });
 	cmp_ok($took, '<', 5, sprintf '%s: DROP DATABASE takes %.1f s', $label, $took);
@@ -206,7 +206,7 @@ SQL
 # Temporary and unlogged tables.
 $node->append_conf('postgresql.conf', "hybrid.compaction_workers = 1\nmax_worker_processes = 4\n");
 $node->restart;
-is($node->safe_psql($db, <<'SQL'), "900\n0\n", 'a temporary index is compacted by its session');
+is($node->safe_psql($db, <<'SQL'), "900\n0", 'a temporary index is compacted by its session');
 CREATE TEMPORARY TABLE tmp (id bigserial PRIMARY KEY, e vector(16));
 CREATE INDEX tmp_e_idx ON tmp USING hybrid (e) WITH (pending_rows = 500, recent_threshold = 'infinity');
 INSERT INTO tmp (e) SELECT vec(n) FROM generate_series(1, 900) n;

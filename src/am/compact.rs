@@ -260,10 +260,11 @@ pub fn look_after_database(first: pg_sys::Oid) {
             did |= rounds.visit_all();
             last_list = Some(Instant::now());
         }
-        if did {
-            last_work = Instant::now();
-        } else {
+        if !did {
             worker::report_activity(None);
+        }
+        if did || std::mem::take(&mut rounds.left_off) {
+            last_work = Instant::now();
         }
         let idle = last_work.elapsed() > IDLE_FOR;
         if idle || !worker::pause(if did { Duration::ZERO } else { IDLE_PAUSE }) {
@@ -280,6 +281,8 @@ struct Rounds {
     failed: HashSet<pg_sys::Oid>,
     /// Where a step was given up.
     gave_up: HashSet<pg_sys::Oid>,
+    /// Whether one was given up in this round.
+    left_off: bool,
 }
 
 impl Rounds {
@@ -315,7 +318,10 @@ impl Rounds {
                 return true;
             }
             Visit::Nothing => {}
-            Visit::GaveUp => _ = self.gave_up.insert(index),
+            Visit::GaveUp => {
+                self.gave_up.insert(index);
+                self.left_off = true;
+            }
             Visit::Failed => _ = self.failed.insert(index),
         }
         false

@@ -80,10 +80,14 @@ impl Tag {
         Self::new(pg_sys::LockTagType::LOCKTAG_OBJECT, [0, class, this_database()], 0)
     }
 
-    /// The place of one of the workers of this database, from 1. PostgreSQL locks access methods with 0 there.
+    /// The place of one of the workers of this database, from 1. Of the method that advisory locks have: those of a session
+    /// outlast an ERROR, and go when the process ends. PostgreSQL's own do the reverse.
     fn worker(access_method: pg_sys::Oid, place: u16) -> Self {
         let class = pg_sys::AccessMethodRelationId.to_u32();
-        Self::new(pg_sys::LockTagType::LOCKTAG_OBJECT, [this_database(), class, access_method.to_u32()], place)
+        let fields = [this_database(), class, access_method.to_u32()];
+        let mut tag = Self::new(pg_sys::LockTagType::LOCKTAG_OBJECT, fields, place);
+        tag.0.locktag_lockmethodid = pg_sys::USER_LOCKMETHOD as u8;
+        tag
     }
 
     /// Takes the lock if it is to be had at once.

@@ -292,6 +292,7 @@ fn segment_head() {
         created: 0x7172_7374_7576_7778,
         rows: 0x8182_8384_8586_8788,
         routers: 0x9192_9394_9596_9798,
+        typical_age: Some(0x0102_0304_0506_0708),
         behind: Some((0xA1A2_A3A4, 0xB1B2_B3B4)),
         summary: Some(KeySummary::default()),
     };
@@ -306,6 +307,7 @@ fn segment_head() {
             ("entry_level", 0x0F),
             ("active", 1),
             ("has_summary", 1),
+            ("has_typical_age", 1),
             ("element_pages", 0x6162_6364),
             ("lists", 0x6566_6768),
             ("created", 0x7172_7374_7576_7778),
@@ -326,6 +328,7 @@ fn segment_head() {
             ("routers", 0x9192_9394_9596_9798),
             ("behind_id", 0xA1A2_A3A4),
             ("behind_head", 0xB1B2_B3B4),
+            ("typical_age", 0x0102_0304_0506_0708),
         ],
     );
     assert_ends("segment head", page.body());
