@@ -610,7 +610,8 @@ pub(super) mod tests {
             let centroids = with_work(|work| train(&rows, 10, 20, Metric::InnerProduct, 1, work)).unwrap();
             let mean = |values: &[f32]| values.chunks(10).map(norm).sum::<f64>() / (values.len() / 10) as f64;
             let (centroid, row) = (mean(&centroids), mean(&rows.values));
-            assert!((0.8..1.1).contains(&(centroid / row)), "{centroid} for rows of {row}");
+            // Long rows spread further and have more lists.
+            assert!((0.8..1.3).contains(&(centroid / row)), "{centroid} for rows of {row}");
         }
     }
 
