@@ -2,10 +2,10 @@
 //! without pages.
 //!
 //! `cargo run --release -p ann --example ivf -- DIR METRIC [LISTS]`, where DIR holds `base.f16`, `queries.f32`,
-//! `gt_cos.i32` / `gt_l2.i32` and METRIC is `cos` or `l2`. What is returned are the 40 best by `sq8` rank, put in exact
+//! `gt_cos.i32` / `gt_l2.i32` and METRIC is `cos`, `l2` or `ip` (whose truth is computed here). What is returned are the 40 best by `sq8` rank, put in exact
 //! order, as the executor's recheck does.
 
-use ann::distance::Metric;
+use ann::distance::{Metric, kernels};
 use ann::hnsw::build::Stop;
 use ann::hnsw::probe::{Probe, Scaling, normalize};
 use ann::ivf::assign::{Centroids, NO_LIST, assign};
@@ -80,15 +80,27 @@ impl std::fmt::Display for Clock {
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let [_, dir, metric, rest @ ..] = args.as_slice() else { panic!("arguments: DIR METRIC [LISTS]") };
-    let (metric, suffix) = if metric == "cos" { (Metric::Cosine, "cos") } else { (Metric::L2, "l2") };
+    let (metric, suffix) = match metric.as_str() {
+        "cos" => (Metric::Cosine, "cos"),
+        "ip" => (Metric::InnerProduct, "cos"),
+        _ => (Metric::L2, "l2"),
+    };
     let read = |name: &str| std::fs::read(format!("{dir}/{name}")).expect(name);
-    let truth: Vec<i32> =
+    let mut truth: Vec<i32> =
         read(&format!("gt_{suffix}.i32")).chunks(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect();
     let queries: Vec<f32> = read("queries.f32").chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     let dimensions = queries.len() / (truth.len() / 100);
     let base: Vec<f32> = read("base.f16").chunks(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
     let base: Vec<f32> =
         base.chunks(dimensions).flat_map(|row| normalize(metric, row).expect("no zero vectors").into_owned()).collect();
+    if metric == Metric::InnerProduct {
+        for (query, truth) in queries.chunks(dimensions).zip(truth.chunks_mut(100)) {
+            let ranks = base.chunks(dimensions).map(|row| -(kernels().dot)(query, row));
+            let mut ranks: Vec<(f32, usize)> = ranks.zip(0..).collect();
+            ranks.sort_by(|a, b| a.0.total_cmp(&b.0));
+            truth.iter_mut().zip(ranks).for_each(|(id, (_, row))| *id = row as i32);
+        }
+    }
     let mut rows = Codes { dimensions, codes: vec![0; base.len()], params: Vec::new() };
     for (row, code) in base.chunks(dimensions).zip(rows.codes.chunks_mut(dimensions)) {
         rows.params.push(sq8::encode(row, code));
@@ -162,13 +174,14 @@ fn search(
     let (d, n) = (rows.dimensions, queries.len() / rows.dimensions);
     let (mut scanned, mut reranked, mut found, mut found_exact) = (0, 0, 0, 0);
     let (mut rotated, mut marks) = (vec![0.0; coder.width()], vec![u32::MAX; rows.len()]);
-    let (mut spent, mut spent_scanning) = (Duration::ZERO, Duration::ZERO);
+    let [mut spent, mut spent_preparing, mut spent_scanning] = [Duration::ZERO; 3];
     for (q, query) in queries.chunks(d).enumerate() {
         let start = Instant::now();
         let query = normalize(metric, query).expect("no zero vectors");
         let probe = Probe::new(metric, &query);
         coder.rotate(&query, &mut rotated);
         let table = coder.query(&rotated, query.iter().map(|x| x * x).sum());
+        spent_preparing += start.elapsed();
         let mut order: Vec<(f32, usize)> =
             (0..centroids.len()).map(|i| (rank(&probe, centroids.code(i), centroids.params(i)), i)).collect();
         let probes = probes.min(order.len());
@@ -222,12 +235,14 @@ fn search(
     }
     let recall = |found: usize| found as f64 / (10 * n) as f64;
     println!(
-        "probes {probes:4}: recall {:.4} (exact {:.4}), {:6} scanned, {:4} reranked, {:6.1} us, {:6.1} us of that scanning",
+        "probes {probes:4}: recall {:.4} (exact {:.4}), {:6} scanned, {:4} reranked, {:6.1} us: preparing \
+         {:.1}, scanning {:.1}",
         recall(found),
         recall(found_exact),
         scanned / n,
         reranked / n,
         spent.as_nanos() as f64 / 1e3 / n as f64,
+        spent_preparing.as_nanos() as f64 / 1e3 / n as f64,
         spent_scanning.as_nanos() as f64 / 1e3 / n as f64,
     );
 }
