@@ -4,9 +4,11 @@ use super::Inspected;
 use crate::pg::relation::OpenTable;
 use ann::hnsw::probe::normalize;
 use ann::index::SegmentKind;
+use ann::keys::Row;
 use ann::page::META_BLOCK;
 use ann::shape::HeapTid;
 use pgrx::prelude::*;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Faults of one kind that are listed singly; the rest are counted.
 const LISTED: usize = 100;
@@ -18,7 +20,7 @@ fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!
     let visible = heap.then(|| visible_rows(&inspected));
     // Rows that came meanwhile may lie in a segment that came meanwhile.
     inspected.refresh();
-    let (mut problems, mut rows) = (Vec::new(), Vec::new());
+    let (mut problems, mut entries) = (Vec::new(), Vec::new());
     let active = inspected.directory.segments.iter().filter(|s| s.active && s.kind == SegmentKind::Hnsw).count();
     if active != 1 {
         problems.push((i64::from(META_BLOCK), format!("lists {active} active graphs")));
@@ -28,39 +30,65 @@ fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!
         problems
             .push((i64::from(META_BLOCK), format!("has vectors of {dimensions} dimensions, not those of the column")));
     }
+    let (keys, columns) = (inspected.meta.parameters.keys, inspected.opened.index().column_count() - 1);
+    if keys != columns {
+        problems.push((i64::from(META_BLOCK), format!("is of an index with {keys} key columns, not {columns}")));
+        return TableIterator::new(problems);
+    }
     for entry in &inspected.directory.segments {
+        let mut rows = Vec::new();
         match inspected.segment(entry).check(&mut rows) {
             Ok(found) => problems.extend(found.into_iter().map(|p| (i64::from(p.block), p.what))),
             Err(error) => problems.push((i64::from(entry.head), error.to_string())),
         }
+        if heap {
+            entries.extend(rows.iter().map(Seen::new));
+        }
     }
     if let Some(visible) = visible {
-        compare(&visible, rows.into_iter().map(|row| row.tid).collect(), &mut problems);
+        compare(&visible, entries, &mut problems);
     }
     TableIterator::new(problems)
 }
 
-/// Heap TIDs that the index should have, in order.
-fn visible_rows(inspected: &Inspected) -> Vec<HeapTid> {
+/// A row, in 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    tid: HeapTid,
+    /// Hash of the keys.
+    keys: u64,
+}
+
+impl Seen {
+    fn new(row: &Row) -> Self {
+        let mut hasher = DefaultHasher::new();
+        row.keys.hash(&mut hasher);
+        Self { tid: row.tid, keys: hasher.finish() }
+    }
+}
+
+/// Rows that the index should have, in the order of their heap TIDs.
+fn visible_rows(inspected: &Inspected) -> Vec<Seen> {
     let table = OpenTable::open(inspected.opened.table());
     let metric = inspected.meta.parameters.metric;
     let mut rows = Vec::new();
-    table.visible_rows(inspected.opened.index(), &mut |tid, vector| {
+    table.visible_rows(inspected.opened.index(), &mut |row, vector| {
         if normalize(metric, vector).is_some() {
-            rows.push(tid);
+            rows.push(Seen::new(&row));
         }
     });
     rows.sort_unstable();
     rows
 }
 
-fn compare(visible: &[HeapTid], mut entries: Vec<HeapTid>, problems: &mut Vec<(i64, String)>) {
+fn compare(visible: &[Seen], mut entries: Vec<Seen>, problems: &mut Vec<(i64, String)>) {
     entries.sort_unstable();
     let mut faults = Vec::new();
-    for &tid in visible {
-        let start = entries.partition_point(|&e| e < tid);
-        match entries[start..].iter().take_while(|&&e| e == tid).count() {
-            1 => {}
+    for &Seen { tid, keys } in visible {
+        let start = entries.partition_point(|e| e.tid < tid);
+        match entries[start..].iter().take_while(|e| e.tid == tid).count() {
+            1 if entries[start].keys == keys => {}
+            1 => faults.push(format!("row ({},{}) has other keys than its entry", tid.block, tid.offset)),
             0 => faults.push(format!("row ({},{}) has no entry", tid.block, tid.offset)),
             n => faults.push(format!("row ({},{}) has {n} entries", tid.block, tid.offset)),
         }

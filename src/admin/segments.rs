@@ -55,6 +55,7 @@ fn hybrid_segments(
         .iter()
         .map(|entry| {
             let Counts { rows, routers, .. } = inspected.or_raise(inspected.segment(entry).tally());
+            let (min_key, max_key) = inspected.key_range(entry);
             (
                 i64::from(entry.id),
                 entry.kind.name().to_string(),
@@ -62,8 +63,8 @@ fn hybrid_segments(
                 rows as i64,
                 routers as i64,
                 None,
-                None,
-                None,
+                min_key,
+                max_key,
                 census.by_segment.get(&entry.id).copied().unwrap_or(0),
                 crate::pg::settings::timestamp(entry.created),
                 None,

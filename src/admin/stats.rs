@@ -2,10 +2,11 @@
 
 use super::Inspected;
 use super::segments::census;
+use crate::pg::key;
 use crate::pg::reloptions::Options;
 use ann::distance::{Metric, kernels};
 use ann::hnsw::check::Counts;
-use ann::index::Parameters;
+use ann::index::{Parameters, SegmentKind};
 use ann::page::{PAGE_SIZE, PageStore};
 use pgrx::JsonB;
 use pgrx::prelude::*;
@@ -43,6 +44,19 @@ fn options_as_built(p: &Parameters) -> Value {
         "recent_rows": p.recent_rows, "segment_rows": p.segment_rows, "pending_rows": p.pending_rows,
         "partition_interval": span(p.partition_interval), "rerank": rerank_name(p.rerank),
     })
+}
+
+/// The smallest age key among the rows of graphs.
+fn oldest_recent(inspected: &Inspected) -> Option<String> {
+    inspected.meta.parameters.age_key?;
+    let (column, of) = inspected.shown_key()?;
+    let mut oldest = None;
+    for entry in inspected.directory.segments.iter().filter(|entry| entry.kind == SegmentKind::Hnsw) {
+        inspected.or_raise(inspected.segment(entry).each_row(|row| {
+            oldest = oldest.into_iter().chain(row.keys.get(column)).min();
+        }));
+    }
+    oldest.map(|value| key::text(of, value))
 }
 
 #[pg_extern(sql = false)]
@@ -93,7 +107,7 @@ fn hybrid_stats(
         (total.rows > 0).then(|| (bytes / total.rows as f64 * 10.0).round() / 10.0),
         total.rows as i64,
         0,
-        None,
+        oldest_recent(&inspected),
         inspected.directory.segments.len() as i32,
         i64::from(blocks),
         census(&inspected).free,

@@ -1,11 +1,13 @@
 //! `CREATE INDEX`, `REINDEX`: encode the rows, link them on threads, write the pages, log them.
 
+use super::keys::age_key;
 use super::{check_dimensions, or_raise};
 use crate::error::Fault;
 use crate::pg::arena::BuildArena;
+use crate::pg::key::KeyColumns;
 use crate::pg::progress::{self, Phase};
 use crate::pg::relation::Index;
-use crate::pg::reloptions::Options;
+use crate::pg::reloptions::{self, Options};
 use crate::pg::settings::{maintenance_work_mem, now};
 use crate::pg::thread::{Pool, wait_a_moment};
 use ann::hnsw::build::Graph;
@@ -14,8 +16,9 @@ use ann::hnsw::probe::encode_row;
 use ann::index::{self, Directory, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind};
 use ann::keys::Row;
 use ann::page::{BlockNumber, Kind, Page, Tag};
-use ann::shape::{HeapTid, Shape};
-use pgrx::PgSqlErrorCode;
+use ann::shape::Shape;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 /// What a build did.
 pub struct Built {
@@ -25,6 +28,7 @@ pub struct Built {
 
 /// What is remembered in the index of how it was built.
 fn parameters(index: Index) -> Parameters {
+    let keys = KeyColumns::checked(index);
     let options = Options::of(index);
     let Some(dimensions) = index.declared_dimensions() else {
         Fault::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions")
@@ -44,8 +48,8 @@ fn parameters(index: Index) -> Parameters {
         recent_threshold: options.recent_threshold,
         partition_interval: options.partition_interval,
         rerank: options.rerank,
-        keys: 0,
-        age_key: None,
+        keys: keys.types().len(),
+        age_key: age_key(keys.types()),
     }
 }
 
@@ -55,11 +59,24 @@ pub fn empty_pages(index: Index) -> [Box<Page>; 3] {
 }
 
 /// Builds the index from what `scan` shows: it calls its argument for each row and returns the rows of the table.
-pub fn build(index: Index, scan: impl FnOnce(&mut dyn FnMut(HeapTid, &[f32])) -> f64) -> Built {
+pub fn build(index: Index, scan: impl FnOnce(&mut dyn FnMut(Row, &[f32])) -> f64) -> Built {
     let mut builder = Builder::new(index);
+    warn_of_idle_options(index, &builder.parameters);
     progress::phase(Phase::Load);
-    let heap_tuples = scan(&mut |tid, vector| builder.add(tid, vector));
+    let heap_tuples = scan(&mut |row, vector| builder.add(&row, vector));
     builder.finish(heap_tuples)
+}
+
+/// Options that only an index with an age key makes use of. No error: a dump with such an index must load.
+fn warn_of_idle_options(index: Index, parameters: &Parameters) {
+    let idle = if parameters.age_key.is_none() { reloptions::for_age_key(index) } else { Vec::new() };
+    for option in idle {
+        let message = format!("option \"{option}\" has no effect in index \"{}\"", index.name());
+        let hint = "It needs an age key: a column of type date, timestamp or timestamptz after the vector.";
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "hybridvec")
+            .set_hint(hint)
+            .report(PgLogLevel::WARNING);
+    }
 }
 
 struct Builder {
@@ -100,10 +117,10 @@ impl Builder {
         }
     }
 
-    fn add(&mut self, tid: HeapTid, vector: &[f32]) {
+    fn add(&mut self, row: &Row, vector: &[f32]) {
         check_dimensions(self.parameters.dimensions, vector.len());
         let Some((_, params)) = encode_row(self.parameters.metric, vector, &mut self.code) else { return };
-        or_raise(self.index, self.rows.push(&mut self.arena, &params, &self.code, &Row::of_tid(tid)));
+        or_raise(self.index, self.rows.push(&mut self.arena, &params, &self.code, row));
         self.index_tuples += 1;
         progress::tuples_done(self.index_tuples);
         let room = self.segments.len() + 1 < MAX_SEGMENTS;

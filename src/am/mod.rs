@@ -3,6 +3,7 @@
 pub mod build;
 pub mod cost;
 pub mod insert;
+pub mod keys;
 mod metric;
 pub mod scan;
 pub mod vacuum;
@@ -10,6 +11,8 @@ pub mod vacuum;
 use crate::error::Fault;
 use crate::pg::relation::Index;
 use ann::error::Error;
+use ann::index::Parameters;
+use ann::page::META_BLOCK;
 use pgrx::PgSqlErrorCode;
 
 pgrx::extension_sql_file!("../../sql/access_method.sql", name = "access_method", requires = ["operators"]);
@@ -37,6 +40,15 @@ fn raise_for(index: Index, error: &Error) -> ! {
             Fault::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, format!("index \"{name}\": {error}")).raise()
         }
         Error::Stopped => Fault::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "index build was stopped").raise(),
+    }
+}
+
+/// Refuses an index whose pages are not of its columns: rows and conditions would be misread.
+pub(crate) fn check_keys(index: Index, parameters: &Parameters) {
+    let keys = index.column_count() - 1;
+    if parameters.keys != keys {
+        let what = format!("is of an index with {} key columns, not {keys}", parameters.keys);
+        or_raise(index, Err(Error::corrupt(META_BLOCK, what)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Scans: `ORDER BY vector <-> query`, as many rows as the executor asks for.
 
-use super::or_raise;
+use super::{check_keys, or_raise};
 use crate::guc;
 use crate::pg::buffer::IndexStore;
 use crate::pg::relation::Index;
@@ -47,17 +47,29 @@ struct Running {
 pub struct ScanState {
     index: Index,
     query: Query,
+    filter: Filter,
+    recheck: bool,
     running: Option<Running>,
 }
 
 impl ScanState {
     pub fn new(index: Index) -> Self {
-        Self { index, query: Query::Null, running: None }
+        Self { index, query: Query::Null, filter: Filter::none(), recheck: false, running: None }
     }
 
-    /// Starts over with a query; `None` is SQL's NULL.
-    pub fn restart(&mut self, query: Option<&[f32]>) {
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Whether the filter lets rows through that do not meet the query's conditions.
+    pub fn must_recheck(&self) -> bool {
+        self.recheck
+    }
+
+    /// Starts over with a query, `None` being SQL's NULL, for rows that pass a filter.
+    pub fn restart(&mut self, query: Option<&[f32]>, filter: Filter, recheck: bool) {
         self.running = None;
+        (self.filter, self.recheck) = (filter, recheck);
         self.query = query.map_or(Query::Null, |q| Query::Vector(q.to_vec()));
     }
 
@@ -79,16 +91,17 @@ impl ScanState {
     /// The next row.
     pub fn next(&mut self) -> Option<Row> {
         let index = self.index;
-        let running = self.running.get_or_insert_with(|| start(index, &self.query));
+        let running = self.running.get_or_insert_with(|| start(index, &self.query, &self.filter));
         let hit = or_raise(index, running.scan.next(&running.store, &running.shapes))?;
         Some(Row { tid: hit.tid, distance: running.constant.unwrap_or(Distance::AtLeast(hit.bound)) })
     }
 }
 
-fn start(index: Index, query: &Query) -> Running {
+fn start(index: Index, query: &Query, filter: &Filter) -> Running {
     index.count_scan();
     let store = IndexStore::new(index);
     let (meta, directory) = or_raise(index, Directory::read(&store));
+    check_keys(index, &meta.parameters);
     let (metric, dimensions) = (meta.parameters.metric, meta.parameters.dimensions);
     let (probe, constant) = match query {
         Query::Null => (None, Some(Distance::Null)),
@@ -105,7 +118,7 @@ fn start(index: Index, query: &Query) -> Running {
         max_tuples: guc::max_scan_tuples(),
         probes: 0,
     };
-    let scan = Scan::new(probe, Filter::none(), &directory.segments, limits);
+    let scan = Scan::new(probe, filter.clone(), &directory.segments, limits);
     Running { store, shapes: meta.parameters.shapes(), scan, constant }
 }
 

@@ -1,23 +1,29 @@
 //! The access method's callbacks as PostgreSQL calls them: raw pointers in, calls of `crate::am` with safe types out.
 
+use super::key::{KeyColumns, key_type, stored};
 use super::relation::{Index, OpenTable, tid_from, tid_into};
 use super::varlena::VectorRef;
 use super::{planner, reloptions};
 use crate::am;
+use crate::am::keys::{self, Comparison};
 use crate::error::raise;
+use ann::keys::{Filter, Row};
 use ann::shape::HeapTid;
 use pgrx::{PgBox, PgMemoryContexts, PgSqlErrorCode, pg_extern, pg_guard, pg_sys};
-use std::ptr;
+use std::{ptr, slice};
 
 #[pg_extern(sql = false)]
 fn hybrid_handler(_call: pg_sys::FunctionCallInfo) -> PgBox<pg_sys::IndexAmRoutine> {
     // SAFETY: allocates a node of this type.
     let mut am = unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
-    am.amstrategies = 1;
+    // Strategy 1 of a vector is its distance; 1 to 5 of a key are comparisons.
+    am.amstrategies = 5;
     am.amsupport = 1;
     am.amcanorderbyop = true;
     // Queries need no condition on the first column; the cost estimate forbids plans without ORDER BY.
     am.amoptionalkey = true;
+    am.amcanmulticol = true;
+    am.amsearchnulls = true;
     am.amusemaintenanceworkmem = false;
     am.amparallelvacuumoptions =
         (pg_sys::VACUUM_OPTION_PARALLEL_BULKDEL | pg_sys::VACUUM_OPTION_PARALLEL_CLEANUP) as u8;
@@ -85,7 +91,9 @@ unsafe extern "C-unwind" fn aminsert(
     // SAFETY: PostgreSQL passes an open index, a row of its columns and a valid heap TID.
     unsafe {
         if let Some(vector) = vector_of(values, isnull) {
-            am::insert::insert(Index::from_ptr(index), vector.as_slice(), tid_from(&*heap_tid));
+            let index = Index::from_ptr(index);
+            let keys = KeyColumns::of(index).values(values, isnull);
+            am::insert::insert(index, vector.as_slice(), Row { tid: tid_from(&*heap_tid), keys });
         }
     }
     // Not a unique index.
@@ -228,15 +236,62 @@ unsafe extern "C-unwind" fn amrescan(
         if !order_bys.is_null() && norder_bys > 0 {
             ptr::copy(order_bys, (*scan).orderByData, norder_bys as usize);
         }
-        if (*scan).numberOfOrderBys != 1 || (*scan).numberOfKeys != 0 {
+        if (*scan).numberOfOrderBys != 1 {
             let message = "a hybrid index is searched by exactly one ORDER BY distance";
             raise(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message);
         }
         let key = &*(*scan).orderByData;
         let is_null = key.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
         let query = (!is_null).then(|| VectorRef::from_datum(key.sk_argument));
-        state_of(scan).restart(query.as_ref().map(|q| q.as_slice()));
+        let keys = match (*scan).numberOfKeys {
+            0 => &[],
+            n => slice::from_raw_parts((*scan).keyData, n as usize),
+        };
+        let state = state_of(scan);
+        let (filter, recheck) = filter_of(state.index(), keys);
+        state.restart(query.as_ref().map(|q| q.as_slice()), filter, recheck);
     }
+}
+
+/// What the conditions of a scan are together, and whether the executor must ask them again for each row.
+///
+/// # Safety
+/// The keys are of a scan of this index, whose arguments are of the types that they say.
+unsafe fn filter_of(index: Index, scan_keys: &[pg_sys::ScanKeyData]) -> (Filter, bool) {
+    let columns = KeyColumns::of(index);
+    let (mut filter, mut recheck) = (Filter::none(), false);
+    for key in scan_keys {
+        let flag = |flag: u32| key.sk_flags & flag as i32 != 0;
+        let Some(column) = usize::try_from(key.sk_attno - 2).ok() else {
+            // The vector itself: rows without one are not in the index.
+            if flag(pg_sys::SK_SEARCHNOTNULL) {
+                continue;
+            }
+            let message = "a hybrid index does not hold rows whose vector is NULL";
+            raise(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message);
+        };
+        let of = columns.types()[column];
+        let condition = if flag(pg_sys::SK_SEARCHNULL) {
+            keys::is_null(column)
+        } else if flag(pg_sys::SK_SEARCHNOTNULL) {
+            keys::is_not_null(column)
+        } else if flag(pg_sys::SK_ISNULL) {
+            keys::never(column)
+        } else {
+            let argument_type = if key.sk_subtype == pg_sys::InvalidOid { Some(of) } else { key_type(key.sk_subtype) };
+            let comparison = Comparison::of_strategy(key.sk_strategy);
+            let (Some(argument_type), Some(comparison)) = (argument_type, comparison) else {
+                let message = format!("operator of strategy {} is not one of a key column", key.sk_strategy);
+                raise(PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, message)
+            };
+            let argument = stored(argument_type, key.sk_argument);
+            let (condition, again) = keys::condition(column, of, comparison, argument_type, argument);
+            recheck |= again;
+            condition
+        };
+        filter.and(condition);
+    }
+    (filter, recheck)
 }
 
 /// Counts a search for EXPLAIN ANALYZE, which shows them from version 18 on.
@@ -267,7 +322,7 @@ unsafe extern "C-unwind" fn amgettuple(scan: pg_sys::IndexScanDesc, direction: p
         }
         let Some(row) = state.next() else { return false };
         tid_into(row.tid, &mut s.xs_heaptid);
-        s.xs_recheck = false;
+        s.xs_recheck = state.must_recheck();
         match row.distance {
             am::scan::Distance::AtLeast(bound) => {
                 *s.xs_orderbyvals = pgrx::IntoDatum::into_datum(bound).unwrap_or(pg_sys::Datum::from(0));

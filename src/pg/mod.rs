@@ -5,6 +5,7 @@ pub mod array;
 pub mod buffer;
 pub mod fmgr;
 pub mod handler;
+pub mod key;
 mod planner;
 pub mod progress;
 pub mod relation;

@@ -46,6 +46,26 @@ unsafe fn wants_tids(table: *mut pg_sys::RelOptInfo) -> bool {
     }
 }
 
+/// Whether a path has a condition that the index cannot answer: it holds no rows whose vector is NULL.
+///
+/// # Safety
+/// `path` is an index path.
+unsafe fn asks_for_null_vectors(path: *mut pg_sys::IndexPath) -> bool {
+    // SAFETY: the list has IndexClause nodes, each with the condition that it was made of.
+    unsafe {
+        PgList::<pg_sys::IndexClause>::from_pg((*path).indexclauses).iter_ptr().any(|clause| {
+            let node = (*(*clause).rinfo).clause.cast::<pg_sys::Node>();
+            (*clause).indexcol == 0
+                && (*node).type_ == pg_sys::NodeTag::T_NullTest
+                && (*node.cast::<pg_sys::NullTest>()).nulltesttype == pg_sys::NullTestType::IS_NULL
+        })
+    }
+}
+
+/// Cost of a plan that must not be. Not infinity: joins subtract costs from each other, and infinity less infinity is not
+/// a number, which compares with nothing.
+const FORBIDDEN: f64 = 1e100;
+
 #[allow(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
 #[pg_guard]
 pub(super) unsafe extern "C-unwind" fn amcostestimate(
@@ -64,10 +84,11 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
         let order_bys = (*path).indexorderbys;
         *correlation = 0.0;
         let ordered = !order_bys.is_null() && (*order_bys).length == 1;
-        if !ordered || wants_tids((*path).path.parent) && !executor_keeps_tids() {
+        let unfit = !ordered || asks_for_null_vectors(path);
+        if unfit || wants_tids((*path).path.parent) && !executor_keeps_tids() {
             // Without ORDER BY, rows whose vector is NULL would be missing; by two, the order would be wrong.
-            *startup = f64::INFINITY;
-            *total = f64::INFINITY;
+            *startup = FORBIDDEN;
+            *total = FORBIDDEN;
             *selectivity = 0.0;
             *pages = 0.0;
             #[cfg(feature = "pg18")]
@@ -81,15 +102,26 @@ pub(super) unsafe extern "C-unwind" fn amcostestimate(
         let relation = pg_sys::index_open(index_info.indexoid, pg_sys::NoLock as i32);
         let facts = am::cost::facts(&IndexStore::new(Index::from_ptr(relation)));
         pg_sys::index_close(relation, pg_sys::NoLock as i32);
-        let costs = am::cost::Prices {
-            random_page: generic.spc_random_page_cost,
+        let (mut random_page, mut sequential_page) = (0.0, 0.0);
+        pg_sys::get_tablespace_page_costs(index_info.reltablespace, &mut random_page, &mut sequential_page);
+        let prices = am::cost::Prices {
+            random_page,
+            sequential_page,
             operator: pg_sys::cpu_operator_cost,
             index_tuple: pg_sys::cpu_index_tuple_cost,
         };
-        let estimate = am::cost::estimate(&facts, index_info.tuples, f64::from(index_info.pages), &costs);
+        let work = am::cost::Work {
+            tuples: index_info.tuples,
+            pages: f64::from(index_info.pages),
+            share: generic.numIndexTuples / index_info.tuples.max(1.0),
+            filtered: PgList::<pg_sys::IndexClause>::from_pg((*path).indexclauses)
+                .iter_ptr()
+                .any(|clause| (*clause).indexcol > 0),
+        };
+        let estimate = am::cost::estimate(&facts, &work, &prices);
         *startup = estimate.startup;
         *total = estimate.total;
-        *selectivity = 1.0;
+        *selectivity = generic.indexSelectivity;
         *pages = generic.numIndexPages;
     }
 }

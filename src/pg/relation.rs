@@ -1,10 +1,12 @@
 //! Open indexes and tables.
 
 use super::buffer::EXCLUSIVE;
+use super::key::KeyColumns;
 use super::unit::init_page;
 use super::varlena::VectorRef;
 use crate::error::{Fault, raise};
 use ann::distance::Metric;
+use ann::keys::Row;
 use ann::page::{BlockNumber, HEADER_SIZE, PAGE_SIZE, Page};
 use ann::shape::HeapTid;
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
@@ -92,6 +94,19 @@ impl Index {
         // SAFETY: the index is open and has a first column.
         let typmod = unsafe { (*tuple_attribute((*self.0).rd_att, 0)).atttypmod };
         usize::try_from(typmod).ok().filter(|&d| d > 0)
+    }
+
+    /// Columns: the vector, and keys.
+    pub fn column_count(self) -> usize {
+        // SAFETY: the relation is open.
+        unsafe { (*(*self.0).rd_att).natts as usize }
+    }
+
+    /// The type that the operator class of a column is for.
+    pub(super) fn input_type(self, column: usize) -> pg_sys::Oid {
+        assert!(column < self.column_count(), "column {column}");
+        // SAFETY: an open index has an operator class for each of its columns, none of which is an INCLUDE column.
+        unsafe { *(*self.0).rd_opcintype.add(column) }
     }
 
     /// Tells the free space map that a page may be taken.
@@ -336,11 +351,12 @@ pub struct OpenTable {
     owned: bool,
 }
 
-/// What a build scan calls for each row: heap TID and vector.
-type RowVisitor<'a> = &'a mut dyn FnMut(HeapTid, &[f32]);
+/// What a build scan calls for each row: heap TID with keys, and vector.
+type RowVisitor<'a> = &'a mut dyn FnMut(Row, &[f32]);
 
 struct BuildScan<'a> {
     visit: RowVisitor<'a>,
+    keys: KeyColumns,
     context: pg_sys::MemoryContext,
 }
 
@@ -368,7 +384,7 @@ impl OpenTable {
                 pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
             );
-            let mut scan = BuildScan { visit, context };
+            let mut scan = BuildScan { visit, keys: KeyColumns::of(index), context };
             let state = (&raw mut scan).cast();
             let null = std::ptr::null_mut();
             let rows = pg_sys::table_index_build_scan(
@@ -425,7 +441,8 @@ unsafe extern "C-unwind" fn build_row(
         let old = pg_sys::MemoryContextSwitchTo(scan.context);
         {
             let vector = VectorRef::from_datum(*values);
-            (scan.visit)(tid_from(&*tid), vector.as_slice());
+            let row = Row { tid: tid_from(&*tid), keys: scan.keys.values(values, isnull) };
+            (scan.visit)(row, vector.as_slice());
         }
         pg_sys::MemoryContextSwitchTo(old);
         pg_sys::MemoryContextReset(scan.context);

@@ -4,6 +4,7 @@ use crate::error::{Fault, raise};
 use pgrx::{PgSqlErrorCode, direct_function_call, pg_guard, pg_sys};
 use std::ffi::{CStr, c_char};
 use std::mem::offset_of;
+use std::ptr;
 use std::sync::OnceLock;
 
 use super::relation::Index;
@@ -104,6 +105,22 @@ impl Options {
             }
         }
     }
+}
+
+/// Options that are set and mean something only where there is an age key.
+pub fn for_age_key(index: Index) -> Vec<&'static str> {
+    let options = Options::of(index);
+    // SAFETY: as in `Options::of`.
+    let raw = unsafe { (*index.as_ptr()).rd_options.cast::<RawOptions>().as_ref() };
+    let set = |offset: fn(&RawOptions) -> i32| raw.is_some_and(|raw| offset(raw) > 0);
+    let mut names = Vec::new();
+    if set(|raw| raw.recent_threshold) && options.recent_threshold != i64::MAX {
+        names.push("recent_threshold");
+    }
+    if set(|raw| raw.partition_interval) {
+        names.push("partition_interval");
+    }
+    names
 }
 
 /// An interval in microseconds; `infinity` is `i64::MAX`.
@@ -235,7 +252,7 @@ pub fn register() {
             kind,
             c"recent_threshold".as_ptr(),
             c"Age from which a row is old; infinity = never".as_ptr(),
-            c"7 days".as_ptr(),
+            ptr::null(),
             Some(validate_threshold),
             lock,
         );
@@ -243,7 +260,7 @@ pub fn register() {
             kind,
             c"partition_interval".as_ptr(),
             c"Time range of one old partition".as_ptr(),
-            c"30 days".as_ptr(),
+            ptr::null(),
             Some(validate_partition_interval),
             lock,
         );

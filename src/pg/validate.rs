@@ -1,5 +1,7 @@
 //! Whether an operator class fits the access method.
 
+use super::key::key_type;
+use crate::am::keys::{Comparison, KeyType};
 use pgrx::{PgLogLevel, PgSqlErrorCode, ereport, pg_guard, pg_sys};
 use std::ffi::CStr;
 
@@ -79,35 +81,88 @@ pub(super) unsafe extern "C-unwind" fn amvalidate(class: pg_sys::Oid) -> bool {
     let name = family_name(family);
     let operators = CatalogList::of_family(pg_sys::SysCacheIdentifier::AMOPSTRATEGY, family);
     let functions = CatalogList::of_family(pg_sys::SysCacheIdentifier::AMPROCNUM, family);
-    let mut sound = true;
     let operators = operators.rows::<pg_sys::FormData_pg_amop>();
-    for operator in &operators {
+    let functions = functions.rows::<pg_sys::FormData_pg_amproc>();
+    match key_type(input) {
+        Some(of) => validate_keys(&name, of, &operators, &functions),
+        None => validate_vectors(&name, input, &operators, &functions),
+    }
+}
+
+/// Whether a family of key columns is sound: only comparisons of types that compare, all five where there is one.
+fn validate_keys(
+    name: &str,
+    class: KeyType,
+    operators: &[pg_sys::FormData_pg_amop],
+    functions: &[pg_sys::FormData_pg_amproc],
+) -> bool {
+    let mut sound = true;
+    for function in functions {
+        let (function, number) = (signature(function.amproc), function.amprocnum);
+        sound &= complain(name, &format!("contains function {function} with invalid support number {number}"));
+    }
+    let mut pairs = Vec::new();
+    for operator in operators {
+        let types = key_type(operator.amoplefttype).zip(key_type(operator.amoprighttype));
+        let search = operator.amoppurpose == pg_sys::AMOP_SEARCH as std::ffi::c_char;
+        // SAFETY: a lookup by OID.
+        let boolean = unsafe { pg_sys::get_op_rettype(operator.amopopr) } == pg_sys::BOOLOID;
+        let strategy = u16::try_from(operator.amopstrategy).ok().and_then(Comparison::of_strategy);
+        match types.filter(|&(left, right)| left.compares_with(class) && right.compares_with(class)) {
+            Some(types) if search && boolean && strategy.is_some() => pairs.push(types),
+            Some(_) => {
+                let what =
+                    format!("contains an operator with strategy {} that is no comparison", operator.amopstrategy);
+                sound &= complain(name, &what);
+            }
+            None => sound &= complain(name, "contains an operator between types that key columns do not compare"),
+        }
+    }
+    for of in KeyType::ALL.into_iter().filter(|&of| of == class || pairs.contains(&(of, of))) {
+        let incomplete = |&other: &KeyType| {
+            let found = pairs.iter().filter(|&&pair| pair == (of, other)).count();
+            found != Comparison::ALL.len() && (found > 0 || of == other)
+        };
+        if let Some(other) = KeyType::ALL.into_iter().find(incomplete) {
+            sound &= complain(name, &format!("is missing operators between {of:?} and {other:?}"));
+        }
+    }
+    sound
+}
+
+/// Whether a family of vectors is sound: a distance, and a function that tells the metric.
+fn validate_vectors(
+    name: &str,
+    input: pg_sys::Oid,
+    operators: &[pg_sys::FormData_pg_amop],
+    functions: &[pg_sys::FormData_pg_amproc],
+) -> bool {
+    let mut sound = true;
+    for operator in operators {
         let strategy = operator.amopstrategy;
         if strategy != DISTANCE || operator.amoppurpose != pg_sys::AMOP_ORDER as std::ffi::c_char {
-            sound &=
-                complain(&name, &format!("contains an operator with strategy {strategy} that is not FOR ORDER BY"));
+            sound &= complain(name, &format!("contains an operator with strategy {strategy} that is not FOR ORDER BY"));
         // SAFETY: a lookup by OID.
         } else if unsafe { pg_sys::get_op_rettype(operator.amopopr) } != pg_sys::FLOAT8OID
             || (operator.amoplefttype, operator.amoprighttype) != (input, input)
         {
             let what =
                 "contains a distance operator that is not of the class's type or does not return double precision";
-            sound &= complain(&name, what);
+            sound &= complain(name, what);
         }
     }
-    let functions = functions.rows::<pg_sys::FormData_pg_amproc>();
-    for function in &functions {
+    for function in functions {
         if function.amprocnum != METRIC || !tells_metric(function.amproc) {
             let (function, number) = (signature(function.amproc), function.amprocnum);
             let what = format!("contains function {function} with wrong signature for support number {number}");
-            sound &= complain(&name, &what);
+            sound &= complain(name, &what);
         }
     }
     if operators.is_empty() {
-        sound &= complain(&name, "has no distance operator");
+        sound &= complain(name, "has no distance operator");
     }
     if functions.is_empty() {
-        sound &= complain(&name, "has no support function that tells its metric");
+        sound &= complain(name, "has no support function that tells its metric");
     }
     sound
 }

@@ -27,6 +27,7 @@ pub struct Scaling {
 ///
 /// Distances inside the graph are *ranks*: squared distance for L2, `1 - q·x` of unit vectors for cosine,
 /// `-q·x` for inner product, the distance itself for L1; all to the decoded vector.
+#[derive(Clone)]
 pub struct Probe {
     metric: Metric,
     query: sq8::Query,

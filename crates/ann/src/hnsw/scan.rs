@@ -120,13 +120,13 @@ pub struct Scan {
     ivf: Option<Search>,
     /// The lists have more in this round.
     streaming: bool,
-    /// Up to where this round's beams found everything.
-    reach: f64,
+    /// The bound up to which this round's beams and sweeps found everything.
+    beams: f64,
     phase: Phase,
-    /// Found, but rows of another segment may come before them.
+    /// Found and not yet returned.
     pool: BinaryHeap<Reverse<Entry>>,
-    /// Entries to return, the last one first.
-    ready: Vec<Entry>,
+    /// The bound up to which no entry is missing in the pool.
+    reach: f64,
     /// Rows of the entry being returned.
     rows: Vec<HeapTid>,
     bound: f64,
@@ -158,10 +158,10 @@ impl Scan {
             seen: None,
             ivf: None,
             streaming: false,
-            reach: f64::INFINITY,
+            beams: f64::INFINITY,
             phase: Phase::Start,
             pool: BinaryHeap::new(),
-            ready: Vec::new(),
+            reach: f64::NEG_INFINITY,
             rows: Vec::new(),
             bound: f64::NEG_INFINITY,
             returned: HashSet::new(),
@@ -190,7 +190,7 @@ impl Scan {
                 self.emitted += 1;
                 return Ok(Some(Hit { tid, bound: self.bound }));
             }
-            if let Some(entry) = self.ready.pop() {
+            if let Some(entry) = self.pop() {
                 // The executor asks on and on while rows are dead, without a look at interrupts of its own.
                 store.check_interrupts()?;
                 self.bound = entry.bound;
@@ -209,6 +209,16 @@ impl Scan {
                 Phase::Done => return Ok(None),
             }
         }
+    }
+
+    /// The next entry that nothing can come before. The pool may be large, and few entries wanted: it is not sorted.
+    fn pop(&mut self) -> Option<Entry> {
+        let Reverse(entry) = *self.pool.peek().filter(|next| next.0.bound <= self.reach)?;
+        self.pool.pop();
+        if !self.flat_before() {
+            self.returned.insert((entry.segment, entry.slot));
+        }
+        Some(entry)
     }
 
     /// Reads the rows of an element that is to be returned.
@@ -294,7 +304,7 @@ impl Scan {
             let head = segment.read_head()?;
             let here = u64::from(head.element_pages) * u64::from(segment.shape.element.per_page);
             if let Some(reach) = source.swept {
-                flat += price::flat(here, if filter.is_none() { 1.0 } else { 0.0 });
+                flat += if filter.is_none() { price::flat_all(here) } else { price::flat(here, 0.0) };
                 threshold = threshold.min(reach);
                 continue;
             }
@@ -313,7 +323,7 @@ impl Scan {
                 if first_round {
                     search.add(i as u32, segment, &head, (probe, filter))?;
                 }
-                flat += price::flat(here, search.share());
+                flat += if filter.is_none() { price::flat_all(here) } else { price::flat(here, search.share()) };
                 continue;
             }
             let fresh = source.beam.visited() == 0;
@@ -341,12 +351,12 @@ impl Scan {
             let start = found.len();
             found.extend(results.iter().map(|r| entry(probe, source.entry.id, r)));
             visited += source.beam.visited() as f64;
-            let share = if filter.is_none() { 1.0 } else { source.beam.share() };
-            flat += price::flat(here, share);
+            let share = source.beam.share();
+            flat += if filter.is_none() { price::flat_all(here) } else { price::flat(here, share) };
             let exhausted = source.beam.exhausted();
             threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
         }
-        if let Some(search) = search.as_mut().filter(|search| !search.done()) {
+        if let Some(search) = search.as_mut().filter(|search| !search.done() && !gave_up) {
             let sources = &self.sources;
             let segment_of = |i: u32| sources[i as usize].segment(store, shapes);
             // As of a beam, the first round returns all it found, and later ones keep the further half back.
@@ -362,10 +372,8 @@ impl Scan {
                 _ => self.pool.push(Reverse(entry)),
             }
         }
-        (self.reach, self.streaming) = (threshold, lists_left);
-        if !lists_left {
-            self.release(threshold);
-        }
+        (self.beams, self.streaming) = (threshold, lists_left);
+        self.reach = if lists_left { f64::NEG_INFINITY } else { threshold };
         let next = ef.saturating_mul(2);
         let walk_on = visited.max(next as f64) < flat && visited * VISITED_BYTES < self.limits.memory as f64;
         let cut = self.sources.iter().any(|source| source.swept.is_some_and(f64::is_finite));
@@ -379,7 +387,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Takes what the lists of IVF segments have next, and returns what nothing can come before in this round.
+    /// Takes what the lists of IVF segments have next.
     fn stream(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<()> {
         let (Some(probe), Some(search)) = (&self.probe, &mut self.ivf) else { return Ok(()) };
         let sources = &self.sources;
@@ -396,18 +404,10 @@ impl Scan {
             }
         }
         let all = !self.streaming && search.exhausted();
-        self.release(if all { self.reach } else { self.reach.min(last) });
+        // What comes next waits for the beams' next round anyway.
+        self.streaming &= last < self.beams;
+        self.reach = if all { self.beams } else { self.beams.min(last) };
         Ok(())
-    }
-
-    /// Makes entries up to a bound ready to be returned.
-    fn release(&mut self, bound: f64) {
-        while let Some(&Reverse(entry)) = self.pool.peek().filter(|e| e.0.bound <= bound) {
-            self.pool.pop();
-            self.returned.insert((entry.segment, entry.slot));
-            self.ready.push(entry);
-        }
-        self.ready.reverse();
     }
 
     /// The next entries in order of bounds, as many as memory allows, of all elements not yet returned.
@@ -450,8 +450,8 @@ impl Scan {
         self.dropped = if self.flat_before() { self.dropped } else { late };
         self.phase = if left_out { Phase::Flat } else { Phase::Done };
         self.flat_passes += 1;
-        self.ready = best.into_sorted_vec();
-        self.ready.reverse();
+        self.pool = best.into_vec().into_iter().map(Reverse).collect();
+        self.reach = f64::INFINITY;
         Ok(())
     }
 

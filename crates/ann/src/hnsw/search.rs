@@ -111,16 +111,26 @@ pub enum Accept {
     All,
 }
 
-/// What reaching elements by links costs, and what reading them in sequence does, in elements reached by links.
+/// What reading elements in sequence costs, in elements reached by links.
+///
+/// Measured by the example `filtered` on glove100 and debminilm, and in a server: looking at the keys takes 0.03 to 0.07, a
+/// rank 0.1 at 100 dimensions and 0.4 at 384. Where both ways cost the same, reading is better: it is exact.
 pub mod price {
-    /// Looking at the keys of an element in sequence.
-    pub const CHECK: f64 = 0.04;
-    /// Ranking an element in sequence.
-    pub const RANK: f64 = 0.125;
+    /// Looking at the keys of an element.
+    pub const CHECK: f64 = 0.06;
+    /// Ranking an element that passes.
+    pub const RANK: f64 = 0.4;
+    /// Ranking all elements, without a filter.
+    pub const RANK_ALL: f64 = 0.125;
 
-    /// Reading a segment in sequence, of whose elements a share passes the filter.
+    /// Reading a segment, of whose elements a share passes the filter.
     pub fn flat(elements: u64, share: f64) -> f64 {
-        elements as f64 * (CHECK + share * (RANK - CHECK))
+        elements as f64 * (CHECK + share * RANK)
+    }
+
+    /// Reading a segment without a filter.
+    pub fn flat_all(elements: u64) -> f64 {
+        elements as f64 * RANK_ALL
     }
 }
 
