@@ -120,8 +120,8 @@ pub struct Scan {
     ivf: Option<Search>,
     /// The lists have more in this round.
     streaming: bool,
-    /// Up to where this round's beams found everything.
-    walked: f64,
+    /// The bound up to which this round's beams and sweeps found everything.
+    beams: f64,
     phase: Phase,
     /// Found and not yet returned.
     pool: BinaryHeap<Reverse<Entry>>,
@@ -158,7 +158,7 @@ impl Scan {
             seen: None,
             ivf: None,
             streaming: false,
-            walked: f64::INFINITY,
+            beams: f64::INFINITY,
             phase: Phase::Start,
             pool: BinaryHeap::new(),
             reach: f64::NEG_INFINITY,
@@ -323,7 +323,7 @@ impl Scan {
                 if first_round {
                     search.add(i as u32, segment, &head, (probe, filter))?;
                 }
-                flat += price::flat(here, search.share());
+                flat += if filter.is_none() { price::flat_all(here) } else { price::flat(here, search.share()) };
                 continue;
             }
             let fresh = source.beam.visited() == 0;
@@ -356,7 +356,7 @@ impl Scan {
             let exhausted = source.beam.exhausted();
             threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
         }
-        if let Some(search) = search.as_mut().filter(|search| !search.done()) {
+        if let Some(search) = search.as_mut().filter(|search| !search.done() && !gave_up) {
             let sources = &self.sources;
             let segment_of = |i: u32| sources[i as usize].segment(store, shapes);
             // As of a beam, the first round returns all it found, and later ones keep the further half back.
@@ -372,8 +372,7 @@ impl Scan {
                 _ => self.pool.push(Reverse(entry)),
             }
         }
-        (self.walked, self.streaming) = (threshold, lists_left);
-        // What the lists have may come before all else.
+        (self.beams, self.streaming) = (threshold, lists_left);
         self.reach = if lists_left { f64::NEG_INFINITY } else { threshold };
         let next = ef.saturating_mul(2);
         let walk_on = visited.max(next as f64) < flat && visited * VISITED_BYTES < self.limits.memory as f64;
@@ -388,7 +387,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Takes what the lists of IVF segments have next, and returns what nothing can come before in this round.
+    /// Takes what the lists of IVF segments have next.
     fn stream(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<()> {
         let (Some(probe), Some(search)) = (&self.probe, &mut self.ivf) else { return Ok(()) };
         let sources = &self.sources;
@@ -405,7 +404,9 @@ impl Scan {
             }
         }
         let all = !self.streaming && search.exhausted();
-        self.reach = if all { self.walked } else { self.walked.min(last) };
+        // What comes next waits for the beams' next round anyway.
+        self.streaming &= last < self.beams;
+        self.reach = if all { self.beams } else { self.beams.min(last) };
         Ok(())
     }
 
