@@ -28,10 +28,7 @@ struct Named {
 
 fn entries<S: PageStore>(segment: Segment<S>, head: &Head, forms: &Forms) -> Result<Vec<ListEntry>> {
     let mut entries = Vec::new();
-    each_list(segment, head, forms, None, |entry, _| {
-        entries.push(*entry);
-        Ok(())
-    })?;
+    each_list(segment, head, forms, |entry| entries.push(*entry))?;
     Ok(entries)
 }
 

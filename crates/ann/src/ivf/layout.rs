@@ -117,17 +117,29 @@ impl Forms {
     /// Reads the fields of a record that come before the code: [`Self::code_at`] bytes.
     pub fn read_entry(&self, b: &[u8]) -> ListEntry {
         ListEntry {
-            scaling: Scaling {
-                scale: get_f32(b, at::SCALE),
-                offset: get_f32(b, at::OFFSET),
-                norm2: get_f32(b, at::NORM2),
-            },
-            start: At { block: get_u32(b, at::POSTING_BLOCK), offset: get_u32(b, at::POSTING_OFFSET) },
+            scaling: self.scaling(b),
+            start: self.start(b),
             postings: get_u32(b, at::POSTINGS),
             first: get_u32(b, at::FIRST_ELEMENT),
             elements: get_u32(b, at::ELEMENTS),
-            summary: KeySummary::read(&b[at::SUMMARY..], self.keys),
+            summary: self.summary(b),
         }
+    }
+
+    /// Reads [`ListEntry::scaling`] of a record.
+    #[inline]
+    pub fn scaling(&self, b: &[u8]) -> Scaling {
+        Scaling { scale: get_f32(b, at::SCALE), offset: get_f32(b, at::OFFSET), norm2: get_f32(b, at::NORM2) }
+    }
+
+    /// Reads [`ListEntry::start`] of a record.
+    pub fn start(&self, b: &[u8]) -> At {
+        At { block: get_u32(b, at::POSTING_BLOCK), offset: get_u32(b, at::POSTING_OFFSET) }
+    }
+
+    /// Reads [`ListEntry::summary`] of a record.
+    pub fn summary(&self, b: &[u8]) -> KeySummary {
+        KeySummary::read(&b[at::SUMMARY..], self.keys)
     }
 
     /// Writes a whole record: [`Self::record_size`] bytes.

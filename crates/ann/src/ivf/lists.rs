@@ -1,75 +1,77 @@
 //! The lists of IVF segments, and which of them are near a query.
 
-use super::layout::{At, BLOCK_ROWS, Factors, Forms, GROUP, ListEntry, STREAM_BYTES, Stream};
-use crate::error::{Error, Result};
+use super::layout::{At, BLOCK_ROWS, Factors, Forms, GROUP, ListEntry, STREAM_BYTES, Stream, at};
+use crate::error::Result;
 use crate::hnsw::probe::Probe;
 use crate::hnsw::read::Segment;
 use crate::index::{Head, chain_index};
 use crate::keys::{Filter, KeySummary, MAX_KEYS};
-use crate::page::{Kind, PageStore};
+use crate::page::{Kind, PageStore, get_u32};
 use crate::shape::Slot;
 
 /// Longest part of a record before its code.
-const MAX_ENTRY: usize = super::layout::at::SUMMARY + KeySummary::size(MAX_KEYS);
+const MAX_ENTRY: usize = at::SUMMARY + KeySummary::size(MAX_KEYS);
 
-/// Shows each list's record, in order, with the rank of its centroid: of those that may have rows that pass, if there
-/// is a probe; else of all, with a rank of 0.
+/// Shows each list's record up to its code, in order, with the rank of its centroid: of those that may have rows that
+/// pass, if there is a probe; else of all, with a rank of 0.
 ///
 /// # Errors
-/// [`Error::Corrupt`], also where the chain of centroids is too short for the lists that the head counts.
-pub fn each_list<S: PageStore>(
+/// [`Error::Corrupt`](crate::error::Error::Corrupt), also where the chain of centroids is too short for the lists that the head counts.
+fn each_record<S: PageStore>(
     segment: Segment<S>,
     head: &Head,
     forms: &Forms,
     query: Option<(&Probe, &Filter)>,
-    mut look: impl FnMut(&ListEntry, f32) -> Result<()>,
+    mut look: impl FnMut(&[u8], f32),
 ) -> Result<()> {
     let (code_at, code_end) = (forms.code_at(), forms.code_at() + segment.shape.dimensions);
-    let mut stream =
-        Stream::new(segment, Kind::Centroid, At { block: head.first[chain_index(Kind::Centroid)], offset: 0 });
-    let mut bytes_before = [0; MAX_ENTRY];
+    let start = At { block: head.first[chain_index(Kind::Centroid)], offset: 0 };
+    let mut stream = Stream::new(segment, Kind::Centroid, start);
+    let (mut entry, mut wanted) = ([0; MAX_ENTRY], false);
     let (mut done, mut sum, mut left) = (0, 0.0, head.lists);
-    let mut current: Option<ListEntry> = None;
     while left > 0 {
         stream.page(None, |mut page| {
             while !page.is_empty() && left > 0 {
-                let end = if done < code_at {
-                    code_at
-                } else if done < code_end {
-                    code_end
-                } else {
-                    forms.record_size()
+                let end = match done {
+                    _ if done < code_at => code_at,
+                    _ if done < code_end => code_end,
+                    _ => forms.record_size(),
                 };
                 let (now, later) = page.split_at(page.len().min(end - done));
                 if done < code_at {
-                    bytes_before[done..][..now.len()].copy_from_slice(now);
-                } else if let (Some(entry), Some((probe, filter))) = (&current, query)
-                    && done < code_end
-                    && filter.may_pass(&entry.summary)
-                {
-                    sum += probe.part(done - code_at..done - code_at + now.len(), now, entry.scaling);
+                    entry[done..done + now.len()].copy_from_slice(now);
+                } else if let Some((probe, _)) = query.filter(|_| wanted && done < code_end) {
+                    sum += probe.part(done - code_at..done - code_at + now.len(), now, forms.scaling(&entry));
                 }
                 (done, page) = (done + now.len(), later);
-                if done == code_at && current.is_none() {
-                    current = Some(forms.read_entry(&bytes_before[..code_at]));
+                if done == code_at {
+                    let filter = query.map(|query| query.1).filter(|filter| !filter.is_none());
+                    wanted = filter.is_none_or(|filter| filter.may_pass(&forms.summary(&entry)));
                 }
-                if done == forms.record_size()
-                    && let Some(entry) = current.take()
-                {
-                    match query {
-                        Some((probe, filter)) if filter.may_pass(&entry.summary) => {
-                            look(&entry, probe.rank(sum, entry.scaling))?;
-                        }
-                        Some(_) => {}
-                        None => look(&entry, 0.0)?,
+                if done == forms.record_size() {
+                    if wanted {
+                        let rank = query.map_or(0.0, |(probe, _)| probe.rank(sum, forms.scaling(&entry)));
+                        look(&entry[..code_at], rank);
                     }
                     (done, sum, left) = (0, 0.0, left - 1);
                 }
             }
-            Ok::<_, Error>(())
-        })??;
+        })?;
     }
     Ok(())
+}
+
+/// Shows what each list's record says, in order.
+///
+/// # Errors
+/// [`Error::Corrupt`](crate::error::Error::Corrupt), also where the chain of centroids is too short for the lists that the head counts.
+pub fn each_list<S: PageStore>(
+    segment: Segment<S>,
+    head: &Head,
+    forms: &Forms,
+    mut look: impl FnMut(&ListEntry),
+) -> Result<()> {
+    each_record(segment, head, forms, None, |record, _| look(&forms.read_entry(record)))
 }
 
 /// What a list's stream of postings is made of.
@@ -83,7 +85,7 @@ pub enum Piece<'a> {
 /// Shows all blocks of a list, piece by piece; `after` is where the caller will read next.
 ///
 /// # Errors
-/// [`Error::Corrupt`], also where the chain of postings is too short for the list.
+/// [`Error::Corrupt`](crate::error::Error::Corrupt), also where the chain of postings is too short for the list.
 #[inline]
 pub fn each_piece<S: PageStore>(
     segment: Segment<S>,
@@ -165,12 +167,13 @@ impl Ranking {
         (probe, filter): (&Probe, &Filter),
     ) -> Result<()> {
         self.sorted = 0;
-        each_list(segment, head, forms, Some((probe, filter)), |entry, rank| {
-            if entry.postings > 0 || entry.elements > 0 {
-                let ListEntry { scaling, start, postings, first, elements, .. } = *entry;
-                self.lists.push(Near { rank, norm2: scaling.norm2, source, start, postings, first, elements });
+        each_record(segment, head, forms, Some((probe, filter)), |record, rank| {
+            let (postings, elements) = (get_u32(record, at::POSTINGS), get_u32(record, at::ELEMENTS));
+            if postings > 0 || elements > 0 {
+                let (norm2, start) = (forms.scaling(record).norm2, forms.start(record));
+                let first = get_u32(record, at::FIRST_ELEMENT);
+                self.lists.push(Near { rank, norm2, source, start, postings, first, elements });
             }
-            Ok(())
         })
     }
 

@@ -15,6 +15,7 @@ use crate::shape::{Shape, Slot};
 use hashbrown::HashSet;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::{Arc, Mutex};
 
 const _: () = assert!(BLOCK == BLOCK_ROWS);
 
@@ -100,14 +101,14 @@ pub struct Asked<'q, F> {
 impl Search {
     /// A search that knows no lists yet. `probes` of them are read in the first round; 0: by their number.
     pub fn new(probe: &Probe, shape: &Shape, probes: usize) -> Self {
-        let coder = (shape.metric != Metric::L1).then(|| Coder::new(shape.metric, shape.dimensions));
+        let coder = (shape.metric != Metric::L1).then(|| coder(shape.metric, shape.dimensions));
         let query = coder.as_ref().map(|coder| {
             let mut rotated = vec![0.0; coder.width()];
             coder.rotate(probe.values(), &mut rotated);
             coder.query(&rotated, probe.norm2() as f32)
         });
         Self {
-            forms: Forms::new(shape, coder.as_ref().map_or(0, Coder::groups)),
+            forms: Forms::new(shape, coder.as_ref().map_or(0, |coder| coder.groups())),
             query,
             ranking: Ranking::default(),
             probes,
@@ -269,6 +270,20 @@ impl Search {
             self.ranked.extend(live.map(|r| Reverse(found(asked.probe, source, r))));
         }
         Ok(())
+    }
+}
+
+/// A coder of the process: making one takes longer than rotating a query, and queries of one index follow each other.
+fn coder(metric: Metric, dimensions: usize) -> Arc<Coder> {
+    static LAST: Mutex<Option<(Metric, usize, Arc<Coder>)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    match &*last {
+        Some((m, d, coder)) if (*m, *d) == (metric, dimensions) => coder.clone(),
+        _ => {
+            let coder = Arc::new(Coder::new(metric, dimensions));
+            *last = Some((metric, dimensions, coder.clone()));
+            coder
+        }
     }
 }
 
