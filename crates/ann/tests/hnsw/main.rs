@@ -5,6 +5,7 @@ mod build;
 mod crash;
 mod damage;
 mod data;
+mod filtered;
 mod harness;
 mod model;
 mod races;
