@@ -106,9 +106,9 @@ SELECT p, pg_index_column_has_property('fresh_e', 1, p)
     FROM unnest(ARRAY['asc', 'desc', 'orderable', 'distance_orderable', 'returnable', 'search_array', 'search_nulls']) p;
 SELECT phase, pg_indexam_progress_phasename(a.oid, phase) FROM pg_am a, generate_series(0, 6) phase WHERE amname = 'hybrid';
 SELECT opcname, opcdefault, opcintype::regtype, amvalidate(c.oid) FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod
-    WHERE amname = 'hybrid' ORDER BY 1;
+    WHERE amname = 'hybrid' AND opcname ~ 'vector' ORDER BY 1;
 SELECT opfname, amopstrategy, amoppurpose, amopopr::regoperator FROM pg_opfamily f JOIN pg_am a ON a.oid = opfmethod
-    JOIN pg_amop o ON amopfamily = f.oid WHERE amname = 'hybrid' ORDER BY 1, 2;
+    JOIN pg_amop o ON amopfamily = f.oid WHERE amname = 'hybrid' AND opfname ~ 'vector' ORDER BY 1, 2;
 -- Operator classes that are broken.
 CREATE OPERATOR CLASS broken_empty FOR TYPE vector USING hybrid AS STORAGE vector;
 CREATE OPERATOR CLASS broken_search FOR TYPE vector USING hybrid AS OPERATOR 1 = , FUNCTION 1 hybrid_metric_l2();

@@ -6,7 +6,7 @@ use crate::distance::prefetch;
 use crate::error::{Error, Result};
 use crate::index::Head;
 use crate::keys::{Filter, KeySummary, Row};
-use crate::page::{BlockNumber, Circle, Kind, NONE, PageStore, Place, Unit};
+use crate::page::{BlockNumber, Circle, Kind, NONE, Page, PageStore, Place, Unit};
 use crate::shape::{Element, HeapTid, Slot, read_chunk, write_chunk};
 
 /// What vacuum did.
@@ -34,9 +34,7 @@ impl<S: PageStore> Segment<'_, S> {
         self.store.read(block, |page| {
             let tag = page.expect(block, self.id, Kind::Element)?;
             let used = u32::from(tag.used).min(self.shape.element.per_page);
-            // Who looks at rows only leaves most of the page unread: steps too wide for the processor to foresee.
-            let elements = page.body().chunks_exact(self.shape.element.size).take(used as usize);
-            elements.for_each(|element| prefetch(&element[..self.shape.code_at]));
+            self.prefetch_rows(page, used);
             for index in 0..used {
                 let slot = self.shape.element.slot(block, index)?;
                 look(slot, self.shape.view(page, slot));
@@ -78,16 +76,33 @@ impl<S: PageStore> Segment<'_, S> {
             self.rank_filtered(probe, filter, &slots, places, out)?;
             return Ok(next);
         }
-        self.elements_of(block, |slot, e| {
-            if !e.passes(filter) {
-                return;
+        self.store.read(block, |page| {
+            let tag = page.expect(block, self.id, Kind::Element)?;
+            let used = u32::from(tag.used).min(self.shape.element.per_page);
+            self.prefetch_rows(page, used);
+            for index in 0..used {
+                let slot = self.shape.element.slot(block, index)?;
+                let e = self.shape.view(page, slot);
+                if e.passes(filter) {
+                    prefetch(e.head_code());
+                    out.push(Ranked { slot, rank: 0.0, live: true, norm2: e.norm2(), residual: e.residual() });
+                }
             }
-            let rank = probe.map_or(0.0, |probe| {
+            let Some(probe) = probe else { return Ok(tag.next) };
+            for ranked in out.iter_mut() {
+                let e = self.shape.view(page, ranked.slot);
                 let scaling = Scaling { scale: e.scale(), offset: e.offset(), norm2: e.norm2() };
-                probe.rank(probe.part(0..self.shape.head_code, e.head_code(), scaling), scaling)
-            });
-            out.push(Ranked { slot, rank, live: true, norm2: e.norm2(), residual: e.residual() });
-        })
+                ranked.rank = probe.rank(probe.part(0..self.shape.head_code, e.head_code(), scaling), scaling);
+            }
+            Ok(tag.next)
+        })?
+    }
+
+    /// Asks for what tells an element's rows. Who looks at these only leaves most of a page unread, in steps too wide for
+    /// the processor to foresee.
+    fn prefetch_rows(&self, page: &Page, used: u32) {
+        let elements = page.body().chunks_exact(self.shape.element.size).take(used as usize);
+        elements.for_each(|element| prefetch(&element[..self.shape.code_at]));
     }
 
     /// Shows all rows, in no order.

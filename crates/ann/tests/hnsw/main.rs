@@ -6,6 +6,7 @@ mod compact;
 mod crash;
 mod damage;
 mod data;
+mod filtered;
 mod harness;
 mod model;
 mod races;
