@@ -64,6 +64,8 @@ SQL
 	for my $feedback (sort keys %standbys)
 	{
 		my @retry = $feedback eq 'off' ? ('--max-tries', 1000) : ();
+		# Feedback of the other standby keeps pages on the primary for a second or so.
+		my $sleep = $feedback eq 'off' ? 1200 : 20;
 		run_load($standbys{$feedback}, "search_${t}_$feedback", <<"SQL", '-c', 2, @retry);
 \\set n random(1, 1000000)
 BEGIN;
@@ -71,9 +73,9 @@ SET LOCAL enable_seqscan = off;
 SET LOCAL enable_sort = off;
 DECLARE c CURSOR FOR SELECT id, e <-> vec(:n) AS d FROM $t ORDER BY e <-> vec(:n);
 FETCH 10 FROM c;
-\\sleep 20 ms
+\\sleep $sleep ms
 FETCH 500 FROM c;
-\\sleep 20 ms
+\\sleep $sleep ms
 FETCH 500 FROM c;
 COMMIT;
 SQL
@@ -87,7 +89,7 @@ while (time() < $end)
 	{
 		# With feedback nothing may go wrong at all.
 		my ($code, $out, $err) = $standbys{on}->psql('postgres', "SELECT * FROM hybrid_check('${t}_e_idx', true) LIMIT 3");
-		$problems .= "$out $err";
+		$problems .= $out . $err;
 		$problems .= row_differences($standbys{on}, $t);
 		$checks++;
 	}
@@ -96,7 +98,8 @@ for my $l (@load)
 {
 	my ($name, $out, $run) = @$l;
 	$run->finish;
-	unlike($$out, qr/damaged|XX00|aborted in command .*(?!conflict)/, "$name: no damage seen");
+	diag("$name: $1") if $$out =~ /(number of transactions (?:retried|failed).*)/;
+	unlike($$out, qr/damaged|XX00/, "$name: no damage seen");
 	unlike($$out, qr/ERROR/, "$name: no error") unless $name =~ /search_._off/;
 }
 is($problems, '', "$checks checks on the standby with feedback find nothing");

@@ -4,6 +4,7 @@ use super::Inspected;
 use crate::pg::relation::OpenTable;
 use ann::hnsw::probe::normalize;
 use ann::index::SegmentKind;
+use ann::keys::Row;
 use ann::page::META_BLOCK;
 use ann::shape::HeapTid;
 use pgrx::prelude::*;
@@ -18,7 +19,7 @@ fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!
     let visible = heap.then(|| visible_rows(&inspected));
     // Rows that came meanwhile may lie in a segment that came meanwhile.
     inspected.refresh();
-    let (mut problems, mut rows) = (Vec::new(), Vec::new());
+    let (mut problems, mut waiting, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     let active = inspected.directory.segments.iter().filter(|s| s.active && s.kind == SegmentKind::Hnsw).count();
     if active != 1 {
         problems.push((i64::from(META_BLOCK), format!("lists {active} active graphs")));
@@ -28,14 +29,24 @@ fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!
         problems
             .push((i64::from(META_BLOCK), format!("has vectors of {dimensions} dimensions, not those of the column")));
     }
-    for entry in &inspected.directory.segments {
-        match inspected.segment(entry).check(&mut rows) {
-            Ok(found) => problems.extend(found.into_iter().map(|p| (i64::from(p.block), p.what))),
-            Err(error) => problems.push((i64::from(entry.head), error.to_string())),
+    // Flushes move rows one by one from pending lists to a graph: read in this order no row is missed.
+    let (lists, others): (Vec<_>, Vec<_>) =
+        inspected.directory.segments.iter().partition(|s| s.kind == SegmentKind::Pending);
+    for (entries, rows) in [(&lists, &mut waiting), (&others, &mut rows)] {
+        for entry in entries {
+            match inspected.segment(entry).check(rows) {
+                Ok(found) => problems.extend(found.into_iter().map(|p| (i64::from(p.block), p.what))),
+                Err(error) => problems.push((i64::from(entry.head), error.to_string())),
+            }
         }
     }
     if let Some(visible) = visible {
-        compare(&visible, rows.into_iter().map(|row| row.tid).collect(), &mut problems);
+        let mut still = Vec::new();
+        for entry in &lists {
+            // What is wrong with them was found above.
+            _ = inspected.segment(entry).check(&mut still);
+        }
+        compare(&visible, entries_of([waiting, rows, still].map(tids)), &mut problems);
     }
     TableIterator::new(problems)
 }
@@ -52,6 +63,21 @@ fn visible_rows(inspected: &Inspected) -> Vec<HeapTid> {
     });
     rows.sort_unstable();
     rows
+}
+
+fn tids(rows: Vec<Row>) -> Vec<HeapTid> {
+    let mut tids: Vec<_> = rows.into_iter().map(|row| row.tid).collect();
+    tids.sort_unstable();
+    tids
+}
+
+/// The entries of an index whose pending lists were read first, then its other segments, then the lists once more: what
+/// was in the lists, is in a segment, and is not in the lists any more, has been moved.
+fn entries_of([waiting, mut others, still]: [Vec<HeapTid>; 3]) -> Vec<HeapTid> {
+    let moved = |tid: &HeapTid| others.binary_search(tid).is_ok() && still.binary_search(tid).is_err();
+    let stayed: Vec<_> = waiting.into_iter().filter(|tid| !moved(tid)).collect();
+    others.extend(stayed);
+    others
 }
 
 fn compare(visible: &[HeapTid], mut entries: Vec<HeapTid>, problems: &mut Vec<(i64, String)>) {
