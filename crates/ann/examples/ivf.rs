@@ -57,6 +57,26 @@ struct Block {
     rows: Vec<u32>,
 }
 
+/// Wall-clock and CPU time (of all threads, where the system tells) since it was made.
+struct Clock(Instant, f64);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now(), Self::cpu())
+    }
+
+    fn cpu() -> f64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        stat.split(' ').skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+    }
+}
+
+impl std::fmt::Display for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.2?} ({:.2} s of CPU)", self.0.elapsed(), Self::cpu() - self.1)
+    }
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let [_, dir, metric, rest @ ..] = args.as_slice() else { panic!("arguments: DIR METRIC [LISTS]") };
@@ -81,18 +101,18 @@ fn main() {
         Ok(())
     };
     let mut work = Work { pool: &pool, threads: 2, stop: &Stop::new(), poll: &mut poll };
-    let start = Instant::now();
+    let start = Clock::start();
     let values = train(&rows, dimensions, lists, metric, 1, &mut work).expect("not stopped");
-    println!("{} rows, {lists} lists, k-means {:.2?}", rows.len(), start.elapsed());
+    println!("{} rows, {lists} lists, k-means {start}", rows.len());
     let coder = Coder::new(metric, dimensions);
     let centroids = Centroids::new(&values, dimensions, Some(&coder));
-    let start = Instant::now();
+    let start = Clock::start();
     let assigned = assign(&rows, &centroids, &mut work).expect("not stopped");
-    println!("assigned in {:.2?}", start.elapsed());
-    let start = Instant::now();
+    println!("assigned in {start}");
     for both in [false, true] {
+        let start = Clock::start();
         let partition = encode(&rows, &centroids, &coder, &assigned, both);
-        println!("{} lists a row, encoded in {:.2?} on one thread", 1 + usize::from(both), start.elapsed());
+        println!("{} lists a row, encoded in {start} on one thread", 1 + usize::from(both));
         for probes in [8, 16, 32, 64, 128, 256] {
             search(&rows, &base, metric, (&centroids, &coder), &partition, (&queries, &truth), probes);
         }

@@ -454,6 +454,9 @@ pub struct Head {
     pub rows: u64,
     /// Elements without rows, as VACUUM last counted them.
     pub routers: u64,
+    /// Of a sealed graph: the value of the age key that 95 of 100 rows do not exceed (NULL counts as the smallest);
+    /// `None`: not looked up yet.
+    pub typical_age: Option<i64>,
     /// Of a dropped segment: id and head of the dropped segment that is given up before it, where it stands for several.
     pub behind: Option<(u32, BlockNumber)>,
     /// Ranges of the rows' keys, where they are kept: not for pending lists.
@@ -493,6 +496,7 @@ impl Head {
             created,
             rows: 0,
             routers: 0,
+            typical_age: None,
             behind: None,
             summary: Some(KeySummary::default()),
         }
@@ -530,6 +534,7 @@ impl Head {
             last: std::array::from_fn(|i| get_u32(b, 56 + 4 * i)),
             summary: (b[6] == 1).then(|| KeySummary::read(&b[80..], MAX_KEYS)),
             routers: get_u64(b, 216),
+            typical_age: (b[7] == 1).then(|| get_u64(b, 232) as i64),
             behind: (get_u32(b, 224) > 0).then(|| (get_u32(b, 224), get_u32(b, 228))),
         })
     }
@@ -551,6 +556,8 @@ impl Head {
         }
         self.summary.unwrap_or_default().write(&mut b[80..], MAX_KEYS);
         put_u64(b, 216, self.routers);
+        b[7] = u8::from(self.typical_age.is_some());
+        put_u64(b, 232, self.typical_age.unwrap_or(0) as u64);
         let (id, head) = self.behind.unwrap_or((0, 0));
         put_u32(b, 224, id);
         put_u32(b, 228, head);

@@ -5,9 +5,15 @@
 
 use ann::compact::{Action, HISTORY_RECORDS, MAX_INPUTS, Report, history, note};
 use ann::distance::Metric;
+use ann::hnsw::probe::Scaling;
 use ann::index::{
     AgeKey, CHAINS, Directory, DroppedEntry, FORMATS, Head, MAX_ENTRIES, MAX_SEGMENTS, Meta, Parameters, SegmentEntry,
     SegmentKind, chain_index,
+};
+use ann::ivf::bits::Coder;
+use ann::ivf::check::forms;
+use ann::ivf::layout::{
+    At, BLOCK_ROWS, Factors, Forms, GROUP, ListEntry, Posting, STREAM_BYTES, at as centroid_at, block_at, write_factors,
 };
 use ann::keys::{KeySummary, Keys, MAX_KEYS, Row};
 use ann::memory::MemoryStore;
@@ -121,6 +127,9 @@ fn constants() {
         ("rows inside an element", INLINE_ROWS),
         ("rows in an overflow chunk", CHUNK_ROWS),
         ("key columns, at most", MAX_KEYS),
+        ("bytes of a group of a stream", GROUP),
+        ("bytes of a stream on a page", STREAM_BYTES),
+        ("postings in a block", BLOCK_ROWS),
         ("NONE", NONE as usize),
     ];
     for &(what, expected) in constants {
@@ -283,6 +292,7 @@ fn segment_head() {
         created: 0x7172_7374_7576_7778,
         rows: 0x8182_8384_8586_8788,
         routers: 0x9192_9394_9596_9798,
+        typical_age: Some(0x0102_0304_0506_0708),
         behind: Some((0xA1A2_A3A4, 0xB1B2_B3B4)),
         summary: Some(KeySummary::default()),
     };
@@ -297,6 +307,7 @@ fn segment_head() {
             ("entry_level", 0x0F),
             ("active", 1),
             ("has_summary", 1),
+            ("has_typical_age", 1),
             ("element_pages", 0x6162_6364),
             ("lists", 0x6566_6768),
             ("created", 0x7172_7374_7576_7778),
@@ -317,6 +328,7 @@ fn segment_head() {
             ("routers", 0x9192_9394_9596_9798),
             ("behind_id", 0xA1A2_A3A4),
             ("behind_head", 0xB1B2_B3B4),
+            ("typical_age", 0x0102_0304_0506_0708),
         ],
     );
     assert_ends("segment head", page.body());
@@ -606,6 +618,117 @@ fn overflow_chunk() {
         assert_eq!(little_endian(&bytes[tids.offset + i * TID_SIZE..][..TID_SIZE]), tid_number(tid));
     }
     assert_eq!(read_chunk(&shape, &bytes), (0x0102_0304, rows.to_vec()));
+}
+
+#[test]
+fn centroid() {
+    let shape = Shape::new(Metric::L2, 37, 16, 2).without_neighbors();
+    let forms = forms(&shape);
+    let mut summary = KeySummary::default();
+    summary.add(&Keys::new(&[Some(0x0102_0304_0506_0708), None]), 2);
+    let entry = ListEntry {
+        scaling: Scaling {
+            scale: f32::from_bits(0x3F01_0203),
+            offset: f32::from_bits(0x3F04_0506),
+            norm2: f32::from_bits(0x3F07_0809),
+        },
+        start: At { block: 0x1112_1314, offset: 0x1516_1718 },
+        postings: 0x2122_2324,
+        first: 0x2526_2728,
+        elements: 0x3132_3334,
+        summary,
+    };
+    let code: Vec<u8> = (1..=37).collect();
+    let mut bytes = vec![0xAA; forms.record_size()];
+    forms.write_record(&entry, &code, &mut bytes);
+    let fixed = [
+        ("scale", centroid_at::SCALE, 0x3F01_0203),
+        ("offset", centroid_at::OFFSET, 0x3F04_0506),
+        ("norm2", centroid_at::NORM2, 0x3F07_0809),
+        ("posting_block", centroid_at::POSTING_BLOCK, 0x1112_1314),
+        ("posting_offset", centroid_at::POSTING_OFFSET, 0x1516_1718),
+        ("postings", centroid_at::POSTINGS, 0x2122_2324),
+        ("first_element", centroid_at::FIRST_ELEMENT, 0x2526_2728),
+        ("elements", centroid_at::ELEMENTS, 0x3132_3334),
+    ];
+    let rows = table("centroid");
+    assert_eq!(rows.len(), fixed.len() + 2);
+    for (row, (name, at, value)) in rows.iter().zip(fixed) {
+        assert_eq!((row[2], number(row[0]), number(row[1])), (name, at, 4));
+        assert_eq!(little_endian(&bytes[at..at + 4]), value, "{name}");
+    }
+    assert_eq!((rows[8][2], number(rows[8][0])), ("summary", centroid_at::SUMMARY));
+    assert_eq!(forms.code_at(), centroid_at::SUMMARY + 8 + 16 * 2);
+    assert_eq!(little_endian(&bytes[centroid_at::SUMMARY..][..8]), 2, "has_null");
+    assert_eq!(little_endian(&bytes[centroid_at::SUMMARY + 8..][..8]), 0x0102_0304_0506_0708, "min");
+    assert_eq!(&bytes[forms.code_at()..][..37], code);
+    assert!(bytes[forms.code_at() + 37..].iter().all(|&b| b == 0) && bytes.len().is_multiple_of(GROUP));
+    assert_eq!(forms.read_entry(&bytes), entry);
+}
+
+#[test]
+fn block_of_postings() {
+    let posting = |i: usize| Posting {
+        base: f32::from_bits(0x4000_0000 + i as u32),
+        scale: 0x0100 + i as u16,
+        error: 0x0200 + i as u16,
+        slot: 0x5152_5300 + i as u32,
+        keys: Keys::new(&[Some(0x0102_0304_0506_0700 + i as i64), (i != 3).then_some(-(i as i64))]),
+        several: i == 4,
+    };
+    let postings: Vec<Posting> = (0..29).map(posting).collect();
+    let forms = forms(&Shape::new(Metric::L2, 384, 16, 2).without_neighbors());
+    let mut bytes = vec![0; forms.factor_bytes()];
+    write_factors(&forms, &postings, &mut bytes);
+    // The offsets in the document where k = 2.
+    let rows = table("block");
+    let told = |name: &str| rows.iter().find(|row| row[2] == name).map(|row| row[0]).expect("a row");
+    let fixed =
+        [("base", block_at::BASE), ("scale", block_at::SCALE), ("error", block_at::ERROR), ("slot", block_at::SLOT)];
+    fixed.iter().for_each(|&(name, at)| assert_eq!(number(told(name)), at, "{name}"));
+    assert_eq!(number(told("keys")), block_at::KEYS);
+    assert_eq!((told("nulls"), told("several")), ("384 + 256 * k", "384 + 260 * k"));
+    for (i, p) in postings.iter().enumerate() {
+        assert_eq!(little_endian(&bytes[4 * i..][..4]) as u32, p.base.to_bits());
+        assert_eq!(little_endian(&bytes[128 + 2 * i..][..2]) as u16, p.scale);
+        assert_eq!(little_endian(&bytes[192 + 2 * i..][..2]) as u16, p.error);
+        assert_eq!(little_endian(&bytes[256 + 4 * i..][..4]) as u32, p.slot);
+        assert_eq!(little_endian(&bytes[384 + 8 * i..][..8]) as i64, p.keys.get(0).expect("not NULL"));
+        assert_eq!(little_endian(&bytes[640 + 8 * i..][..8]) as i64, p.keys.get(1).unwrap_or(0));
+        let factors = Factors::new(&forms, &bytes);
+        assert_eq!((factors.bases()[i], factors.scales()[i], factors.errors()[i]), (p.base, p.scale, p.error));
+        assert_eq!((factors.slot(i), factors.keys(i), factors.several() >> i & 1 == 1), (p.slot, p.keys, p.several));
+    }
+    let words: Vec<u64> = bytes[384 + 512..].chunks(4).map(little_endian).collect();
+    assert_eq!(words, [0, 1 << 3, 1 << 4, 0]);
+    assert!(bytes[256 + 4 * 29..384].iter().all(|&b| b == 0xFF), "NONE beyond the last posting");
+}
+
+#[test]
+fn ivf_sizes() {
+    for row in table("ivf sizes") {
+        let [dimensions, codes, record, block, record_2, block_2] =
+            row.iter().map(|cell| number(cell)).collect::<Vec<_>>().try_into().expect("six columns");
+        let of = |keys| forms(&Shape::new(Metric::L2, dimensions, 16, keys).without_neighbors());
+        let sizes = |forms: Forms| (forms.code_bytes, forms.record_size(), forms.block_size());
+        assert_eq!(sizes(of(0)), (codes, record, block), "{dimensions}");
+        assert_eq!(sizes(of(2)), (codes, record_2, block_2), "{dimensions}, two keys");
+    }
+}
+
+/// Byte `j` of group `g` has bits `4 * g` on of postings `j` and `j + 16`.
+#[test]
+fn codes_of_a_block() {
+    let coder = Coder::new(Metric::L2, 384);
+    let codes: Vec<u8> = (0..BLOCK_ROWS * coder.code_len()).map(|i| (i * 37 % 251) as u8).collect();
+    let mut block = vec![0; coder.groups() * GROUP];
+    coder.pack(&codes, &mut block);
+    let nibble = |posting: usize, g: usize| codes[posting * coder.code_len() + g / 2] >> (g % 2 * 4) & 15;
+    for (g, group) in block.chunks(GROUP).enumerate() {
+        for (j, &byte) in group.iter().enumerate() {
+            assert_eq!((byte & 15, byte >> 4), (nibble(j, g), nibble(j + 16, g)), "group {g}, byte {j}");
+        }
+    }
 }
 
 #[test]

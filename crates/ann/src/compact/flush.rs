@@ -20,7 +20,7 @@ pub(super) fn trickle<H: Help>(store: &impl PageStore, help: &H) -> Result<Optio
         Report { action: Action::Flush, inputs: Vec::new(), output: None, rows: 0, started, finished: started };
     let (meta, _) = Directory::read(store)?;
     let shapes = meta.parameters.shapes();
-    for list in sealed_lists(store, help)? {
+    for list in sealed_lists(store, help, false)? {
         if !move_rows(store, &shapes, list, help, &mut report.rows)? {
             break;
         }
@@ -33,15 +33,16 @@ pub(super) fn trickle<H: Help>(store: &impl PageStore, help: &H) -> Result<Optio
     Ok((report.rows > 0 || !report.inputs.is_empty()).then_some(report))
 }
 
-/// The pending lists that take no rows any more, oldest first. Seals the open one, if it has rows and no other is sealed.
-pub(super) fn sealed_lists(store: &impl PageStore, help: &impl Help) -> Result<Vec<SegmentEntry>> {
+/// The pending lists that take no rows any more, oldest first. Seals the open one if it has rows, and `all` are asked for
+/// or no other is sealed.
+pub(super) fn sealed_lists(store: &impl PageStore, help: &impl Help, all: bool) -> Result<Vec<SegmentEntry>> {
     let (meta, directory) = Directory::read(store)?;
     let lists = |directory: &Directory| -> Vec<SegmentEntry> {
         directory.segments.iter().copied().filter(|s| s.kind == SegmentKind::Pending && !s.active).collect()
     };
     let sealed = lists(&directory);
     match directory.active_of(SegmentKind::Pending) {
-        Some(open) if sealed.is_empty() && Head::read(store, &open)?.first_element() != NONE => {
+        Some(open) if (all || sealed.is_empty()) && Head::read(store, &open)?.first_element() != NONE => {
             index::open(store, &meta, &directory, SegmentKind::Pending, help.now())?;
             Ok(lists(&Directory::read(store)?.1))
         }

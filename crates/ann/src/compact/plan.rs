@@ -6,7 +6,8 @@ use crate::error::Result;
 use crate::hnsw::read::Segment;
 use crate::index::{AgeCut, Directory, Head, MAX_SEGMENTS, MICROSECONDS_A_DAY, Meta, Parameters, Recency};
 use crate::index::{SegmentEntry, SegmentKind};
-use crate::page::{Circle, NONE, PageStore};
+use crate::keys::Keys;
+use crate::page::{PageStore, Unit};
 
 /// Times `pending_rows`: rows from which on a flush builds a segment, instead of inserting row by row.
 const BULK: u64 = 4;
@@ -20,6 +21,8 @@ const MERGED: usize = 4;
 const MOST_MERGED: u64 = 10_000_000;
 /// Rows that a migration takes at most, unless one segment has more: the lock is held that long.
 const MOST_MIGRATED: u64 = 1_000_000;
+/// Recent rows in 100 that may go along when a graph migrates.
+const RECENT_PERCENT: usize = 5;
 /// Pages of elements up to which a segment is counted, not estimated.
 const COUNTED_PAGES: u32 = 4;
 
@@ -42,7 +45,8 @@ impl Sized {
 /// What is due next, the most urgent and cheapest first; `None`: nothing. `now` is the clock, in microseconds since
 /// 2000-01-01.
 ///
-/// Reads the heads of all segments, and whole segments where only their rows tell whether they are old.
+/// Reads the heads of all segments; the rows of pending lists that are due; and those of a sealed graph once, to learn
+/// and remember how old they are. The caller holds the maintenance lock.
 ///
 /// # Errors
 /// [`Error::Corrupt`](crate::error::Error::Corrupt); those of the store.
@@ -50,11 +54,10 @@ pub fn plan(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64
     if release::is_due(store, directory) {
         return Ok(Some(Step { action: Action::Free, work: Work::Free, inputs: Vec::new() }));
     }
-    let plan = Plan { store, parameters: &meta.parameters, now, segments: sizes(store, meta, directory)? };
-    // With a full directory no list can be sealed: merges come first.
-    if !directory.has_room()
-        && let Some(step) = plan.merge_partitions(true)
-    {
+    let (segments, has_room) = (sizes(store, meta, directory)?, directory.has_room());
+    let plan = Plan { store, parameters: &meta.parameters, now, segments, has_room };
+    // With a full directory nothing can be sealed: merges come first.
+    if !has_room && let Some(step) = plan.merge_partitions(true) {
         return Ok(Some(step));
     }
     if let Some(step) = plan.flush()? {
@@ -89,6 +92,7 @@ struct Plan<'a, S> {
     parameters: &'a Parameters,
     now: i64,
     segments: Vec<Sized>,
+    has_room: bool,
 }
 
 impl<S: PageStore> Plan<'_, S> {
@@ -100,7 +104,8 @@ impl<S: PageStore> Plan<'_, S> {
         let lists = || self.of(SegmentKind::Pending);
         let limit = u64::from(self.parameters.pending_rows);
         let backlog: u64 = lists().map(|s| s.elements).sum();
-        if lists().all(|s| s.entry.active && s.elements < limit) {
+        let is_due = |s: &Sized| !s.entry.active || s.elements >= limit && self.has_room;
+        if !lists().any(is_due) {
             return Ok(None);
         }
         let large = backlog >= (BULK * limit).max(LEAST_SEGMENT);
@@ -110,45 +115,61 @@ impl<S: PageStore> Plan<'_, S> {
             Recency::ByArrival(_) => large.then_some(SegmentKind::Ivf),
             Recency::ByAge { age, threshold } => {
                 let cut = AgeCut::new(age, threshold, self.now);
-                (large || self.are_old(&lists().collect::<Vec<_>>(), cut, 50)?).then_some(SegmentKind::Ivf)
+                (large || self.are_mostly_old(cut)?).then_some(SegmentKind::Ivf)
             }
         };
         let work = target.map_or(Work::Trickle, Work::Rewrite);
         Ok(Some(Step { action: Action::Flush, work, inputs: Vec::new() }))
     }
 
-    /// Whether at least so many per cent of the rows are old. Reads them, until it is clear that they are not.
-    fn are_old(&self, segments: &[&Sized], cut: AgeCut, percent: u64) -> Result<bool> {
+    /// Shows the rows that lie inside the elements of a segment: mostly all of them.
+    fn each_row(&self, s: &Sized, mut look: impl FnMut(&Keys)) -> Result<()> {
         let shapes = self.parameters.shapes();
-        // Elements stand for rows where rows would have to be counted first.
-        let total: u64 = segments.iter().map(|s| s.live()).sum();
-        let (mut old, mut recent) = (0u64, 0u64);
-        for s in segments {
-            let shape = shapes.of(s.entry.kind);
-            let segment = Segment { store: self.store, shape, id: s.entry.id, head: s.entry.head };
-            let (mut block, mut circle) = (s.head.first_element(), Circle::default());
-            while block != NONE {
-                self.store.check_interrupts()?;
-                circle.step(block, block)?;
-                block = segment.elements_of(block, |_, e| {
-                    let row = e.inline_rows().next();
-                    let is_old = row.map(|row| cut.is_old(&row.keys));
-                    old += u64::from(is_old == Some(true));
-                    recent += u64::from(is_old == Some(false));
-                })?;
-                if recent * 100 > total * (100 - percent) {
-                    return Ok(false);
-                }
-            }
+        let shape = shapes.of(s.entry.kind);
+        let segment = Segment { store: self.store, shape, id: s.entry.id, head: s.entry.head };
+        segment.elements(|_, e| e.inline_rows().for_each(|row| look(&row.keys)))
+    }
+
+    /// Whether most of the rows that wait are old.
+    fn are_mostly_old(&self, cut: AgeCut) -> Result<bool> {
+        let (mut old, mut rows) = (0u64, 0u64);
+        for list in self.of(SegmentKind::Pending) {
+            self.each_row(list, |keys| {
+                old += u64::from(cut.is_old(keys));
+                rows += 1;
+            })?;
         }
-        Ok(old > 0 && old * 100 >= (old + recent) * percent)
+        Ok(old * 2 > rows)
+    }
+
+    /// See [`Head::typical_age`]. Read once and remembered: the rows of a sealed graph do not change, but for those that
+    /// VACUUM removes.
+    fn typical_age(&self, graph: &Sized, column: usize) -> Result<i64> {
+        if let Some(known) = graph.head.typical_age {
+            return Ok(known);
+        }
+        let mut values = Vec::new();
+        self.each_row(graph, |keys| values.push(keys.get(column).unwrap_or(i64::MIN)))?;
+        let at = (values.len() * (100 - RECENT_PERCENT)).div_ceil(100);
+        let value = match values.len() {
+            0 => i64::MIN,
+            n => *values.select_nth_unstable(at.clamp(1, n) - 1).1,
+        };
+        let mut unit = self.store.unit();
+        let page = unit.page(graph.entry.head)?;
+        let mut head = Head::decode(page, graph.entry.head, graph.entry.id)?;
+        head.typical_age = Some(value);
+        head.encode(page);
+        unit.commit()?;
+        Ok(value)
     }
 
     /// A segment of which more than a third is dead.
     fn clean_up(&self) -> Option<Step> {
         let dead = self.segments.iter().find(|s| {
             let many = s.routers * 3 > s.elements || !s.entry.active && s.elements == 0;
-            let kept = s.entry.kind == SegmentKind::Pending || s.entry.active && s.elements < LEAST_SEGMENT;
+            let kept = s.entry.kind == SegmentKind::Pending
+                || s.entry.active && (s.elements < LEAST_SEGMENT || !self.has_room);
             many && !kept
         })?;
         Some(self.rewrite(Action::CleanUp, dead.entry.kind, &[dead]))
@@ -195,6 +216,9 @@ impl<S: PageStore> Plan<'_, S> {
 
     fn is_old(&self, graph: &Sized) -> Result<bool> {
         let open = graph.entry.active;
+        if open && !self.has_room {
+            return Ok(false);
+        }
         match self.parameters.recency() {
             Recency::All => Ok(false),
             Recency::None => Ok(!open || graph.elements >= LEAST_SEGMENT),
@@ -214,12 +238,10 @@ impl<S: PageStore> Plan<'_, S> {
                 if column.max < cut.value {
                     return Ok(true);
                 }
-                // Rows mostly come soon after the time that they bear: a young graph is not worth reading.
-                let young = self.now.saturating_sub(graph.entry.created) < threshold / 2;
-                if young || column.min >= cut.value && !column.has_null {
+                if open || column.min >= cut.value && !column.has_null {
                     return Ok(false);
                 }
-                self.are_old(&[graph], cut, 95)
+                Ok(self.typical_age(graph, cut.column)? < cut.value)
             }
         }
     }

@@ -92,7 +92,7 @@ pub(super) fn rewrite<H: Help>(
 /// The segments to read, sealed. `None`: some are not there any more.
 fn sealed_inputs(store: &impl PageStore, inputs: &[u32], help: &impl Help) -> Result<Option<Vec<SegmentEntry>>> {
     if inputs.is_empty() {
-        let lists = flush::sealed_lists(store, help)?;
+        let lists = flush::sealed_lists(store, help, true)?;
         return Ok((!lists.is_empty()).then_some(lists));
     }
     loop {

@@ -1,6 +1,6 @@
 //! AVX-512 kernels; tails are masked loads, never scalar loops.
 
-use super::{Kernels, table};
+use super::{Estimate, Kernels, Least, scalar, table};
 use half::f16;
 use std::arch::x86_64::*;
 
@@ -306,4 +306,26 @@ fn dot_rows<const ROWS: usize>(rows: &[f32], dimensions: usize, panel: &[f32], o
         }
     }
     ROWS
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,bmi2")]
+fn least_distance(panel: u32, norms2: &[f32; 32], dots: &[[f32; 32]], least: &mut [Least]) {
+    scalar::least_distance(panel, norms2, dots, least);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,bmi2")]
+fn least_second(panel: u32, values: [&[f32; 32]; 3], along: f32, weight: f32, least: &mut Least) {
+    scalar::least_second(panel, values, along, weight, least);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,bmi2")]
+fn estimate(
+    terms: &Estimate,
+    sums: &[u32; 32],
+    scale_error: [&[u16; 32]; 2],
+    base: &[f32; 32],
+    est: &mut [f32; 32],
+    bound: &mut [f32; 32],
+) {
+    scalar::estimate(terms, sums, scale_error, base, est, bound);
 }

@@ -33,6 +33,9 @@ pub enum Metric {
 /// `(a·b, a·a, b·b)`.
 pub type CosineParts = (f32, f32, f32);
 
+/// One value for each vector of a panel, or each row of a block.
+pub type Lanes = [f32; 32];
+
 /// A code with its scale and its offset.
 pub type ScaledCode<'a> = (&'a [u8], f32, f32);
 
@@ -71,7 +74,57 @@ pub struct Kernels {
     pub fast_scan: fn(&[u8], &[u8], &mut [u32; 32]),
     /// Inner products of vectors with a panel of 32 others: arguments are rows (each of `dimensions` values), dimensions,
     /// panel (32 values for each dimension), out (32 for each row).
-    pub dot_panel: fn(&[f32], usize, &[f32], &mut [[f32; 32]]),
+    pub dot_panel: fn(&[f32], usize, &[f32], &mut [Lanes]),
+    /// Offers each row the vectors of a panel by `norms2 - 2 * dots`: arguments are the panel's number, its squared norms,
+    /// the rows' inner products, their least scores so far.
+    pub least_distance: fn(u32, &Lanes, &[Lanes], &mut [Least]),
+    /// Offers a row the vectors of a panel by `norms2 - 2 * dots + weight * (along - dots + pairs)^2`: arguments are the
+    /// panel's number, its squared norms, the row's inner products, those of the row's nearest vector, along, weight, the
+    /// least scores so far.
+    pub least_second: fn(u32, [&Lanes; 3], f32, f32, &mut Least),
+    /// Estimates of 32 rows, and bounds below them: arguments are the terms, the rows' sums (below 2^31), their
+    /// scales and errors (bfloat16), their bases, estimates, bounds.
+    pub estimate: EstimateKernel,
+}
+
+/// [`Kernels::estimate`].
+pub type EstimateKernel = fn(&Estimate, &[u32; 32], [&[u16; 32]; 2], &Lanes, &mut Lanes, &mut Lanes);
+
+/// What all rows of a block have in common: the estimate is `add + base + scale * (step * sum + offset)`, the bound
+/// `error * distance + |scale| * table_error` below it.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the formula says it all")]
+pub struct Estimate {
+    pub add: f32,
+    pub distance: f32,
+    pub step: f32,
+    pub offset: f32,
+    pub table_error: f32,
+}
+
+/// The least scores by lane of panels, and in which panel each was found first. NaN is never the least.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Least {
+    /// Infinite where there is none yet.
+    pub score: [f32; 32],
+    /// Numbers of panels.
+    pub panel: [u32; 32],
+}
+
+impl Least {
+    /// Nothing was offered yet.
+    pub const NONE: Self = Self { score: [f32::INFINITY; 32], panel: [0; 32] };
+
+    /// Offers a score to each lane; without branches, so that compilers make it vector instructions.
+    #[inline(always)]
+    fn offer(&mut self, panel: u32, scores: &[f32; 32]) {
+        for ((best, best_panel), &score) in self.score.iter_mut().zip(&mut self.panel).zip(scores) {
+            let less = score < *best;
+            let mask = if less { u32::MAX } else { 0 };
+            *best = if less { score } else { *best };
+            *best_panel = panel & mask | *best_panel & !mask;
+        }
+    }
 }
 
 static KERNELS: LazyLock<&'static Kernels> = LazyLock::new(|| all_kernels()[0]);
@@ -106,7 +159,9 @@ macro_rules! table {
         table!($name; l2_squared(a, b), dot(a, b), cosine_parts(a, b), l1(a, b), l2_squared_f16(a, b), dot_f16(a, b),
             cosine_parts_f16(a, b), l1_f16(a, b), dot_u8(a, b), dot_u8_i15(code, hi, lo),
             l1_sq8(code, scale, offset, query), fast_scan(codes, tables, sums),
-            dot_panel(rows, dimensions, panel, out))
+            dot_panel(rows, dimensions, panel, out), least_distance(panel, norms2, dots, least),
+            least_second(panel, values, along, weight, least),
+            estimate(terms, sums, scale_error, base, est, bound))
     };
     ($name:literal; $($kernel:ident($($argument:ident),*)),*) => {
         $crate::distance::Kernels {

@@ -1,7 +1,7 @@
 //! NEON kernels, with nothing beyond what every 64-bit ARM CPU has. The last few values of a slice go to the scalar
 //! kernels.
 
-use super::{Kernels, scalar, split, table};
+use super::{Estimate, Kernels, Least, scalar, split, table};
 use half::f16;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -276,4 +276,26 @@ fn dot_rows<const ROWS: usize>(
         }
     }
     ROWS
+}
+
+#[target_feature(enable = "neon")]
+fn least_distance(panel: u32, norms2: &[f32; 32], dots: &[[f32; 32]], least: &mut [Least]) {
+    scalar::least_distance(panel, norms2, dots, least);
+}
+
+#[target_feature(enable = "neon")]
+fn least_second(panel: u32, values: [&[f32; 32]; 3], along: f32, weight: f32, least: &mut Least) {
+    scalar::least_second(panel, values, along, weight, least);
+}
+
+#[target_feature(enable = "neon")]
+fn estimate(
+    terms: &Estimate,
+    sums: &[u32; 32],
+    scale_error: [&[u16; 32]; 2],
+    base: &[f32; 32],
+    est: &mut [f32; 32],
+    bound: &mut [f32; 32],
+) {
+    scalar::estimate(terms, sums, scale_error, base, est, bound);
 }

@@ -1,6 +1,6 @@
 //! Portable kernels: the definition that every SIMD kernel is tested against.
 
-use super::Kernels;
+use super::{Estimate, Kernels, Least};
 use half::f16;
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -37,7 +37,54 @@ pub(super) static KERNELS: Kernels = Kernels {
     },
     fast_scan,
     dot_panel,
+    least_distance,
+    least_second,
+    estimate,
 };
+
+/// Compiled again in each set of kernels.
+#[inline(always)]
+pub(super) fn estimate(
+    terms: &Estimate,
+    sums: &[u32; 32],
+    [scale, error]: [&[u16; 32]; 2],
+    base: &[f32; 32],
+    est: &mut [f32; 32],
+    bound: &mut [f32; 32],
+) {
+    let wide = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+    for i in 0..32 {
+        let (scale, error) = (wide(scale[i]), wide(error[i]));
+        let value = terms.add + base[i] + scale * (terms.step * sums[i] as i32 as f32 + terms.offset);
+        est[i] = value;
+        bound[i] = value - (error * terms.distance + scale.abs() * terms.table_error);
+    }
+}
+
+/// Compiled again in each set of kernels.
+#[inline(always)]
+pub(super) fn least_distance(panel: u32, norms2: &[f32; 32], dots: &[[f32; 32]], least: &mut [Least]) {
+    for (least, dots) in least.iter_mut().zip(dots) {
+        let scores = std::array::from_fn(|lane| norms2[lane] - 2.0 * dots[lane]);
+        least.offer(panel, &scores);
+    }
+}
+
+/// Compiled again in each set of kernels.
+#[inline(always)]
+pub(super) fn least_second(
+    panel: u32,
+    [norms2, dots, pairs]: [&[f32; 32]; 3],
+    along: f32,
+    weight: f32,
+    least: &mut Least,
+) {
+    let scores = std::array::from_fn(|lane| {
+        let along = along - dots[lane] + pairs[lane];
+        norms2[lane] - 2.0 * dots[lane] + weight * (along * along)
+    });
+    least.offer(panel, &scores);
+}
 
 fn fast_scan(codes: &[u8], tables: &[u8], sums: &mut [u32; 32]) {
     for (codes, table) in codes.as_chunks::<16>().0.iter().zip(tables.as_chunks::<16>().0) {

@@ -201,6 +201,60 @@ proptest! {
     }
 }
 
+proptest! {
+    // Compiled from the same source without fused operations, they are the same to the bit.
+    #[test]
+    fn least_scores_are_the_same_everywhere(
+        values in proptest::collection::vec(
+            (value(), value(), prop_oneof![9 => value(), 1 => Just(f32::INFINITY), 1 => Just(f32::NAN)]), 32 * 5),
+        [along, weight] in [value(), value()],
+    ) {
+        let values: Vec<[f32; 3]> = values.into_iter().map(<[f32; 3]>::from).collect();
+        let lanes = |i: usize, column: usize| -> [f32; 32] { std::array::from_fn(|lane| values[32 * i + lane][column]) };
+        let [mut expected, mut expected_second] = [[Least::NONE; 5]; 2];
+        for (nth, k) in all_kernels().into_iter().rev().enumerate() {
+            let [mut least, mut second] = [[Least::NONE; 5]; 2];
+            for panel in 0..5 {
+                let dots: [[f32; 32]; 5] = std::array::from_fn(|i| lanes(i, panel as usize % 2));
+                (k.least_distance)(panel, &lanes(panel as usize, 2), &dots, &mut least);
+                for (i, second) in second.iter_mut().enumerate() {
+                    let values = [&lanes(panel as usize, 2), &dots[i], &lanes(i, 1)];
+                    (k.least_second)(panel, values, along, weight, second);
+                }
+            }
+            if nth == 0 {
+                (expected, expected_second) = (least, second);
+                prop_assert!(least.iter().flat_map(|l| l.score).all(|score| !score.is_nan()));
+            }
+            prop_assert_eq!(least, expected, "{}", k.name);
+            prop_assert_eq!(second, expected_second, "{}", k.name);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn estimates_are_the_same_everywhere(
+        rows in proptest::collection::vec((0u32..1 << 24, any::<u16>(), 0u16..0x7f80, value()), 32),
+        [add, distance, step, offset, table_error] in [value(), value(), value(), value(), value()],
+    ) {
+        let terms = Estimate { add, distance, step, offset, table_error };
+        let sums: [u32; 32] = std::array::from_fn(|i| rows[i].0);
+        // Scales of ordinary size.
+        let scale: [u16; 32] = std::array::from_fn(|i| rows[i].1 & 0xbfff);
+        let error: [u16; 32] = std::array::from_fn(|i| rows[i].2);
+        let base: [f32; 32] = std::array::from_fn(|i| rows[i].3);
+        let run = |k: &Kernels| {
+            let [mut est, mut bound] = [[0.0; 32]; 2];
+            (k.estimate)(&terms, &sums, [&scale, &error], &base, &mut est, &mut bound);
+            [est, bound].map(|values| values.map(f32::to_bits))
+        };
+        for k in all_kernels() {
+            prop_assert_eq!(run(k), run(&scalar::KERNELS), "{}", k.name);
+        }
+    }
+}
+
 #[test]
 fn the_largest_look_ups_do_not_overflow() {
     for groups in [0, 1, 2, 3, 5, 255, 256, 257, 258, 512, 4000, 4001] {

@@ -1,7 +1,8 @@
 //! Whether a segment is sound, and how much of it searches can reach.
 
 use super::read::Segment;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::ivf;
 use crate::keys::Row;
 use crate::page::{BlockNumber, Kind, NONE, PageStore};
 use crate::shape::{Slot, Slots};
@@ -25,7 +26,7 @@ pub struct Counts {
     pub elements: u64,
     /// Elements without rows.
     pub routers: u64,
-    /// Elements that no path from the entry point leads to.
+    /// Elements that no path from the entry point, or no list, leads to.
     pub unreachable: u64,
     /// Links at level 0.
     pub links: u64,
@@ -58,10 +59,18 @@ impl<S: PageStore> Segment<'_, S> {
         Ok(Counts { unreachable: live.len() as u64, ..self.tally()? })
     }
 
-    /// All elements that a path from the entry point leads to, over all levels.
+    /// All elements that a path from the entry point leads to, over all levels, or a list.
     fn reachable(&self) -> Result<HashSet<Slot>> {
         let head = self.read_head()?;
+        if head.lists > 0 {
+            return ivf::check::reachable(*self, &head);
+        }
         let mut seen = HashSet::new();
+        if self.shape.m == 0 {
+            // Nothing but reading it leads to what is in a pending list.
+            self.elements(|slot, _| _ = seen.insert(slot))?;
+            return Ok(seen);
+        }
         if head.entry == NONE {
             return Ok(seen);
         }
@@ -129,7 +138,14 @@ impl<S: PageStore> Segment<'_, S> {
             let what = format!("counts {} pages of elements, the chain has {pages}", head.element_pages);
             checker.report(self.head, what);
         }
-        Ok(checker.problems)
+        let mut problems = checker.problems;
+        if head.lists > 0 && problems.is_empty() {
+            problems = match ivf::check::check(*self, &head) {
+                Err(Error::Corrupt { block, what }) => vec![Problem { block, what }],
+                found => found?,
+            };
+        }
+        Ok(problems)
     }
 }
 

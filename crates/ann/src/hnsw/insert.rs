@@ -6,7 +6,9 @@
 //!    same, else again. A crash between 2 and 3 leaves an element that few or no others point to, never a dangling
 //!    pointer.
 //!
-//! A row that comes from a pending list leaves it in the unit of step 2 ([`Origin`]), so no crash doubles or loses it.
+//! A row that comes from a pending list ([`Origin`]) is committed and must be found all the time: its element is published
+//! without it and linked, then one unit gives the row to the element and takes it from the list. A crash before that leaves
+//! an element that only routes, which the row joins the next time.
 //!
 //! Code tails and upper records are written before the element that points to them; a crash between leaks slots.
 
@@ -163,6 +165,7 @@ impl<S: PageStore> Segment<'_, S> {
         let (block, page) = unit.allocate(tag)?;
         let slot = self.shape.element.slot(block, 0)?;
         write_element((self.shape, self.id), page, slot, row, &tails, &records, &[]);
+        push_row(self.shape, page, slot, row);
         head.entry = slot;
         head.entry_level = row.level;
         head.first[chain_index(Kind::Element)] = block;
@@ -188,8 +191,11 @@ impl<S: PageStore> Segment<'_, S> {
         let chosen = self.choose_all(&levels, &codes)?;
         let Some((tails, records)) = self.put_parts(row, &chosen)? else { return Ok(Some(Outcome::Sealed)) };
         let neighbors: Vec<Slot> = chosen[0].iter().map(|f| f.near.slot()).collect();
-        let Some((slot, _)) = self.put(Kind::Element, self.shape.element, origin, |page, slot| {
+        let Some((slot, _)) = self.put(Kind::Element, self.shape.element, |page, slot| {
             write_element((self.shape, self.id), page, slot, row, &tails, &records, &neighbors);
+            if origin.is_none() {
+                push_row(self.shape, page, slot, row);
+            }
         })?
         else {
             return Ok(Some(Outcome::Sealed));
@@ -205,7 +211,10 @@ impl<S: PageStore> Segment<'_, S> {
         if row.level > head.entry_level {
             self.raise_entry(slot, row.level)?;
         }
-        Ok(Some(Outcome::Inserted))
+        match origin {
+            Some(_) => self.add_row(slot, row, origin).map(Some),
+            None => Ok(Some(Outcome::Inserted)),
+        }
     }
 
     /// Nearest elements of each level that the row will live on and that exists already; level 0 first.
@@ -265,7 +274,7 @@ impl<S: PageStore> Segment<'_, S> {
         for i in 0..self.shape.tails {
             let part = &row.code[self.shape.tail_range(i)];
             let slots = self.shape.tail;
-            let put = self.put(Kind::Tail, slots, None, |page, slot| {
+            let put = self.put(Kind::Tail, slots, |page, slot| {
                 slots.get_mut(page, slot)[..part.len()].copy_from_slice(part);
             })?;
             let Some((slot, _)) = put else { return Ok(None) };
@@ -279,7 +288,7 @@ impl<S: PageStore> Segment<'_, S> {
                 .map(|found| found.iter().map(|f| UpperNeighbor { element: f.near.slot(), record: f.record }).collect())
                 .unwrap_or_default();
             let slots = self.shape.upper;
-            let put = self.put(Kind::Upper, slots, None, |page, slot| {
+            let put = self.put(Kind::Upper, slots, |page, slot| {
                 write_upper(slots.get_mut(page, slot), up, 0, &neighbors);
             })?;
             let Some((slot, _)) = put else { return Ok(None) };
@@ -296,8 +305,9 @@ impl<S: PageStore> Segment<'_, S> {
         let row = &NewRow { level: 0, ..*row };
         let Some((tails, _)) = self.put_parts(row, &[])? else { return Ok(None) };
         let slots = self.shape.element;
-        let put = self.put(Kind::Element, slots, None, |page, slot| {
+        let put = self.put(Kind::Element, slots, |page, slot| {
             write_element((self.shape, self.id), page, slot, row, &tails, &[], &[]);
+            push_row(self.shape, page, slot, row);
         })?;
         Ok(put.map(|(slot, pages)| {
             let index = slots.index(slot);
@@ -311,7 +321,6 @@ impl<S: PageStore> Segment<'_, S> {
         &self,
         kind: Kind,
         slots: Slots,
-        origin: Option<&Origin>,
         mut write: impl FnMut(&mut crate::page::Page, Slot),
     ) -> Result<Option<(Slot, u32)>> {
         loop {
@@ -323,7 +332,6 @@ impl<S: PageStore> Segment<'_, S> {
             let block = head.last[chain_index(kind)];
             if block != NONE {
                 self.not_the_head(block)?;
-                Origin::lock_before(origin, &mut unit, block)?;
                 let page = unit.page(block)?;
                 let mut tag = page.expect(block, self.id, kind)?;
                 if u32::from(tag.used) < slots.per_page {
@@ -331,13 +339,12 @@ impl<S: PageStore> Segment<'_, S> {
                     tag.used += 1;
                     page.set_tag(tag);
                     write(page, slot);
-                    Origin::empty(origin, &mut unit)?;
                     unit.commit()?;
                     return Ok(Some((slot, head.element_pages)));
                 }
             }
             drop(unit);
-            if let Some(put) = self.put_on_new_page(kind, slots, origin, block, &mut write)? {
+            if let Some(put) = self.put_on_new_page(kind, slots, block, &mut write)? {
                 return Ok(Some(put));
             }
         }
@@ -353,7 +360,6 @@ impl<S: PageStore> Segment<'_, S> {
         &self,
         kind: Kind,
         slots: Slots,
-        origin: Option<&Origin>,
         last: u32,
         write: &mut impl FnMut(&mut crate::page::Page, Slot),
     ) -> Result<Option<(Slot, u32)>> {
@@ -363,10 +369,8 @@ impl<S: PageStore> Segment<'_, S> {
             return Ok(None);
         }
         if last != NONE {
-            Origin::lock_before(origin, &mut unit, last)?;
             unit.page(last)?.expect(last, self.id, kind)?;
         }
-        Origin::empty(origin, &mut unit)?;
         let (block, page) = unit.allocate(Tag { used: 1, ..Tag::new(self.id, kind) })?;
         let slot = slots.slot(block, 0)?;
         write(page, slot);
@@ -556,7 +560,7 @@ impl<S: PageStore> Segment<'_, S> {
                 return Ok(Outcome::Inserted);
             }
             drop(unit);
-            let put = self.put(Kind::Overflow, self.shape.chunk, None, |page, slot| {
+            let put = self.put(Kind::Overflow, self.shape.chunk, |page, slot| {
                 write_chunk(self.shape, self.shape.chunk.get_mut(page, slot), NONE, &[]);
             })?;
             let Some((slot, _)) = put else { return Ok(Outcome::Sealed) };
@@ -589,6 +593,12 @@ fn same((code, scaling, _): CodeRef, row: &NewRow) -> bool {
     scaling.scale == row.params.scale && scaling.offset == row.params.offset && code == row.code
 }
 
+/// Gives a new element its row.
+fn push_row(shape: &Shape, page: &mut crate::page::Page, slot: Slot, row: &NewRow) {
+    assert!(shape.view_mut(page, slot).push_inline(&row.row), "a new element has room for a row");
+}
+
+/// Writes an element without rows.
 fn write_element(
     (shape, segment): (&Shape, u32),
     page: &mut crate::page::Page,
@@ -602,5 +612,4 @@ fn write_element(
     let upper = records.first().copied().unwrap_or(NONE);
     element
         .write(segment, &NewElement { level: row.level, upper, params: row.params, code: row.code, tails, neighbors });
-    assert!(element.push_inline(&row.row), "a new element has room for a row");
 }

@@ -118,6 +118,14 @@ impl Probe {
         }
     }
 
+    /// The SQL distance that a rank stands for.
+    pub fn distance(&self, rank: f32) -> f64 {
+        match self.metric {
+            Metric::L2 => f64::from(rank).max(0.0).sqrt(),
+            _ => f64::from(rank),
+        }
+    }
+
     fn dot(&self, sum: f64, s: Scaling) -> f64 {
         self.query.combine(sum as i64, s.scale, s.offset)
     }

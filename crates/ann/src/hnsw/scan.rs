@@ -15,7 +15,7 @@ use super::read::{Ranked, Segment};
 use super::search::{Accept, Beam, Filtered, descend, price};
 use crate::error::Result;
 use crate::index::{Directory, Head, SegmentEntry, SegmentKind, Shapes};
-use crate::ivf::search::Search;
+use crate::ivf::search::{Asked, Search};
 use crate::keys::Filter;
 use crate::page::{Circle, NONE, PageStore, Place};
 use crate::shape::{HeapTid, Slot};
@@ -118,6 +118,10 @@ pub struct Scan {
     seen: Option<HashSet<HeapTid>>,
     /// The lists of IVF segments that are not small.
     ivf: Option<Search>,
+    /// The lists have more in this round.
+    streaming: bool,
+    /// Up to where this round's beams found everything.
+    reach: f64,
     phase: Phase,
     /// Found, but rows of another segment may come before them.
     pool: BinaryHeap<Reverse<Entry>>,
@@ -137,6 +141,8 @@ pub struct Scan {
 
 /// Elements for each unit of beam width below which reading all of them costs no more than walking, and is exact.
 const SMALL: u64 = 64;
+/// Elements that are taken from lists at a time: what a query for a few rows needs.
+const STREAMED: usize = 8;
 /// About what graph rounds remember of each element they have ranked.
 const VISITED_BYTES: f64 = 48.0;
 
@@ -151,6 +157,8 @@ impl Scan {
             early: Vec::new(),
             seen: None,
             ivf: None,
+            streaming: false,
+            reach: f64::INFINITY,
             phase: Phase::Start,
             pool: BinaryHeap::new(),
             ready: Vec::new(),
@@ -188,6 +196,10 @@ impl Scan {
                 self.bound = entry.bound;
                 self.last = Some(entry);
                 self.take_rows(store, shapes, entry)?;
+                continue;
+            }
+            if self.streaming {
+                self.stream(store, shapes)?;
                 continue;
             }
             match self.phase {
@@ -276,7 +288,7 @@ impl Scan {
         let mut found = Vec::new();
         let (mut flat, mut visited, mut threshold, mut all_swept) = (0.0, 0.0, f64::INFINITY, true);
         let (first, mut gave_up) = (self.last.is_none(), false);
-        let (first_round, mut search) = (ef == self.limits.ef_search, self.ivf.take());
+        let (first_round, mut search, mut lists_left) = (ef == self.limits.ef_search, self.ivf.take(), false);
         for (i, source) in self.sources.iter_mut().enumerate() {
             let segment = source.segment(store, shapes);
             let head = segment.read_head()?;
@@ -335,12 +347,13 @@ impl Scan {
             threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
         }
         if let Some(search) = search.as_mut().filter(|search| !search.done()) {
-            let (start, sources) = (found.len(), &self.sources);
-            let results = search.round(&|i: u32| sources[i as usize].segment(store, shapes), (probe, filter), ef)?;
-            found.extend(results.iter().map(|(i, r)| entry(probe, sources[*i as usize].entry.id, r)));
+            let sources = &self.sources;
+            let segment_of = |i: u32| sources[i as usize].segment(store, shapes);
+            // As of a beam, the first round returns all it found, and later ones keep the further half back.
+            let count = if first { ef } else { ef.div_ceil(2) };
+            search.start_round(&Asked { segment_of, probe, filter }, ef, count)?;
             visited += search.cost();
-            let exhausted = search.done() && results.len() < ef;
-            threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
+            lists_left = true;
         }
         self.ivf = search;
         for entry in found {
@@ -349,23 +362,52 @@ impl Scan {
                 _ => self.pool.push(Reverse(entry)),
             }
         }
-        while let Some(&Reverse(entry)) = self.pool.peek().filter(|e| e.0.bound <= threshold) {
-            self.pool.pop();
-            self.returned.insert((entry.segment, entry.slot));
-            self.ready.push(entry);
+        (self.reach, self.streaming) = (threshold, lists_left);
+        if !lists_left {
+            self.release(threshold);
         }
-        self.ready.reverse();
         let next = ef.saturating_mul(2);
         let walk_on = visited.max(next as f64) < flat && visited * VISITED_BYTES < self.limits.memory as f64;
         let cut = self.sources.iter().any(|source| source.swept.is_some_and(f64::is_finite));
         self.phase = if all_swept && !gave_up && !cut {
             Phase::Done
-        } else if walk_on && threshold.is_finite() && !cut {
+        } else if walk_on && (threshold.is_finite() || lists_left) && !cut {
             Phase::Graph(next)
         } else {
             Phase::Flat
         };
         Ok(())
+    }
+
+    /// Takes what the lists of IVF segments have next, and returns what nothing can come before in this round.
+    fn stream(&mut self, store: &impl PageStore, shapes: &Shapes) -> Result<()> {
+        let (Some(probe), Some(search)) = (&self.probe, &mut self.ivf) else { return Ok(()) };
+        let sources = &self.sources;
+        let segment_of = |i: u32| sources[i as usize].segment(store, shapes);
+        let mut found = Vec::new();
+        self.streaming = search.more(&Asked { segment_of, probe, filter: &self.filter }, STREAMED, &mut found)?;
+        let last = found.last().map_or(f64::NEG_INFINITY, |found| found.bound);
+        for found in found {
+            let entry =
+                Entry { bound: found.bound, segment: sources[found.source as usize].entry.id, slot: found.slot };
+            match self.last {
+                Some(last) if entry.bound < last.bound => self.dropped += 1,
+                _ => self.pool.push(Reverse(entry)),
+            }
+        }
+        let all = !self.streaming && search.exhausted();
+        self.release(if all { self.reach } else { self.reach.min(last) });
+        Ok(())
+    }
+
+    /// Makes entries up to a bound ready to be returned.
+    fn release(&mut self, bound: f64) {
+        while let Some(&Reverse(entry)) = self.pool.peek().filter(|e| e.0.bound <= bound) {
+            self.pool.pop();
+            self.returned.insert((entry.segment, entry.slot));
+            self.ready.push(entry);
+        }
+        self.ready.reverse();
     }
 
     /// The next entries in order of bounds, as many as memory allows, of all elements not yet returned.

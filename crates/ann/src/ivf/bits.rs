@@ -12,7 +12,7 @@
 //! follow by |x - q|² = r² + |q - c|² - 2 `<x - c, q - c>` and `<x, q> = <c, q> + <x - c, c> + <x - c, q - c>`.
 
 use super::rotate::Rotation;
-use crate::distance::{Metric, kernels};
+use crate::distance::{Estimate, Metric, kernels};
 
 /// How many times the expected error a bound allows for. Measured: smaller values cap recall, larger ones only cost
 /// reranks.
@@ -388,13 +388,14 @@ impl Query {
             bound.fill(f32::NEG_INFINITY);
             return;
         }
-        for i in 0..BLOCK {
-            let (scale, error) = (from_bf16(scale[i]), from_bf16(error[i]));
-            // Sums are below 2^31: 255 for each of some thousand groups.
-            let levels = self.step * sums[i] as i32 as f32 + self.offset;
-            est[i] = list.add + base[i] + scale * levels;
-            bound[i] = est[i] - (error * list.error + scale.abs() * self.error);
-        }
+        let terms = Estimate {
+            add: list.add,
+            distance: list.error,
+            step: self.step,
+            offset: self.offset,
+            table_error: self.error,
+        };
+        (kernels().estimate)(&terms, sums, [scale, error], base, est, bound);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The lists of IVF segments, and which of them are near a query.
 
-use super::layout::{At, Forms, ListEntry, Stream};
+use super::layout::{At, BLOCK_ROWS, Factors, Forms, GROUP, ListEntry, STREAM_BYTES, Stream};
 use crate::error::{Error, Result};
 use crate::hnsw::probe::Probe;
 use crate::hnsw::read::Segment;
@@ -68,6 +68,62 @@ pub fn each_list<S: PageStore>(
             }
             Ok::<_, Error>(())
         })??;
+    }
+    Ok(())
+}
+
+/// What a list's stream of postings is made of.
+pub enum Piece<'a> {
+    /// Whole groups of a block's codes, and how many of its groups came before.
+    Codes(&'a [u8], usize),
+    /// What follows the codes of a block, and how many postings the block has.
+    Factors(Factors<'a>, usize),
+}
+
+/// Shows all blocks of a list, piece by piece; `after` is where the caller will read next.
+///
+/// # Errors
+/// [`Error::Corrupt`], also where the chain of postings is too short for the list.
+#[inline]
+pub fn each_piece<S: PageStore>(
+    segment: Segment<S>,
+    forms: &Forms,
+    (start, postings): (At, u32),
+    after: Option<At>,
+    mut look: impl FnMut(Piece),
+) -> Result<()> {
+    let (codes, size) = (forms.code_bytes, forms.block_size());
+    let mut stream = Stream::new(segment, Kind::Posting, start);
+    // `done` bytes of a block were seen; `crossing` has what lies on the pages before of what follows its codes.
+    let (mut done, mut left, mut crossing) = (0, postings as usize, Vec::new());
+    while left > 0 {
+        let bytes_left = left.div_ceil(BLOCK_ROWS).saturating_mul(size) - done;
+        // A guess that is wrong where the list begins far down on its first page, and costs little.
+        let ahead = if bytes_left <= STREAM_BYTES { after } else { None };
+        stream.page(ahead, |mut page| {
+            while !page.is_empty() && left > 0 {
+                if done < codes {
+                    let (now, later) = page.split_at(page.len().min(codes - done));
+                    look(Piece::Codes(now, done / GROUP));
+                    (done, page) = (done + now.len(), later);
+                    continue;
+                }
+                let (now, later) = page.split_at(page.len().min(size - done));
+                (done, page) = (done + now.len(), later);
+                let whole = if now.len() == size - codes {
+                    now
+                } else {
+                    crossing.extend_from_slice(now);
+                    &crossing
+                };
+                if done == size {
+                    let count = left.min(BLOCK_ROWS);
+                    look(Piece::Factors(Factors::new(forms, whole), count));
+                    crossing.clear();
+                    (done, left) = (0, left - count);
+                }
+            }
+        })?;
     }
     Ok(())
 }

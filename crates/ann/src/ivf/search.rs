@@ -1,8 +1,8 @@
 //! Searching IVF segments: nearest lists first, elements ranked only where their codes say that they may be near.
 
 use super::bits::{BLOCK, Coder, Query};
-use super::layout::{At, BLOCK_ROWS, Factors, Forms, Stream};
-use super::lists::{Near as NearList, Ranking};
+use super::layout::{At, BLOCK_ROWS, Factors, Forms};
+use super::lists::{Near as NearList, Piece, Ranking, each_piece};
 use crate::distance::Metric;
 use crate::error::{Error, Result};
 use crate::hnsw::near::Near;
@@ -10,7 +10,7 @@ use crate::hnsw::probe::Probe;
 use crate::hnsw::read::{Ranked, Segment};
 use crate::index::Head;
 use crate::keys::Filter;
-use crate::page::{Circle, Kind, NONE, PageStore};
+use crate::page::{Circle, NONE, PageStore};
 use crate::shape::{Shape, Slot};
 use hashbrown::HashSet;
 use std::cmp::Reverse;
@@ -23,27 +23,78 @@ const _: () = assert!(BLOCK == BLOCK_ROWS);
 const CENTROID: f64 = 0.1;
 const POSTINGS: f64 = 0.5;
 const IN_SEQUENCE: f64 = 0.125;
-/// Fewest lists that a round reads when nobody says how many.
-const LEAST_PROBES: usize = 4;
+/// Lists that the first round reads when nobody says how many, for the square root of all.
+const PROBES_BY_ROOT: f64 = 1.2;
+/// Candidates that are ranked together.
+const BATCH: usize = 8;
 /// Postings that pass the filter for each result asked for, below which a round reads on.
 const POSTINGS_PER_RESULT: usize = 8;
 
-/// Something that was found: which of the scan's segments, and what.
-pub type Found = (u32, Ranked);
+/// An element that was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// As [`Probe::lower_bound`] gives it.
+    pub bound: f64,
+    /// Which of the scan's segments has it.
+    pub source: u32,
+    /// Which element it is.
+    pub slot: Slot,
+}
 
-/// A resumable search of the IVF segments of a scan.
+impl Eq for Found {}
+
+impl Ord for Found {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.bound.total_cmp(&other.bound).then_with(|| (self.source, self.slot).cmp(&(other.source, other.slot)))
+    }
+}
+
+impl PartialOrd for Found {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Nearest first.
+type Queue<T> = BinaryHeap<Reverse<T>>;
+
+/// A search of the IVF segments of a scan, in rounds: each reads twice as many lists as the one before, from the nearest
+/// on, and hands out what no round before did, in order of bounds.
 pub struct Search {
     forms: Forms,
     /// None under L1, which has no codes: elements of lists are ranked one and all.
     query: Option<Query>,
     ranking: Ranking,
-    /// Lists that the next round reads, from the nearest on.
+    /// Lists that the next round reads.
     probes: usize,
-    /// Found by earlier rounds.
-    delivered: HashSet<(u32, Slot)>,
+    /// Handed out.
+    returned: HashSet<(u32, Slot)>,
     cost: f64,
     share: f64,
     done: bool,
+    /// What this round's postings leave to be ranked.
+    candidates: Queue<Candidate>,
+    /// Elements ranked in this round.
+    known: HashSet<(u32, Slot)>,
+    /// Of those, the ones that may be handed out.
+    ranked: Queue<Found>,
+    /// How many more this round hands out.
+    left: usize,
+    /// Candidates that a round keeps at least.
+    keep: usize,
+    /// What the distances of postings are hardly ever below that were left out, as there were `keep` better ones.
+    left_out: Option<f64>,
+    lists_read: usize,
+}
+
+/// The segments of a scan by number, the query, and what rows pass.
+pub struct Asked<'q, F> {
+    /// The segment with this number.
+    pub segment_of: F,
+    /// The query.
+    pub probe: &'q Probe,
+    /// What rows must pass.
+    pub filter: &'q Filter,
 }
 
 impl Search {
@@ -56,14 +107,21 @@ impl Search {
             coder.query(&rotated, probe.norm2() as f32)
         });
         Self {
-            forms: Forms::new(shape, coder.map_or(0, |coder| coder.groups())),
+            forms: Forms::new(shape, coder.as_ref().map_or(0, Coder::groups)),
             query,
             ranking: Ranking::default(),
             probes,
-            delivered: HashSet::new(),
+            returned: HashSet::new(),
             cost: 0.0,
             share: 1.0,
             done: false,
+            candidates: Queue::new(),
+            known: HashSet::new(),
+            ranked: Queue::new(),
+            left: 0,
+            keep: 0,
+            left_out: None,
+            lists_read: 0,
         }
     }
 
@@ -89,67 +147,133 @@ impl Search {
         self.share
     }
 
-    /// Whether a round returned the element.
+    /// Whether a round handed out the element.
     pub fn has_returned(&self, source: u32, slot: Slot) -> bool {
-        self.delivered.contains(&(source, slot))
+        self.returned.contains(&(source, slot))
     }
 
-    /// Whether the last round read all lists.
+    /// Whether the round ended because nothing was left.
+    pub fn exhausted(&self) -> bool {
+        self.ranked.is_empty() && self.candidates.is_empty()
+    }
+
+    /// Whether this round reads all lists.
     pub fn done(&self) -> bool {
         self.done
     }
 
-    /// The best `ef` that no earlier round returned, of twice as many lists as the round before read.
-    pub fn round<'a, S: PageStore + 'a>(
+    /// Starts a round that looks for the best `ef`, and will hand out the first `count` of them: reads lists.
+    pub fn start_round<'a, S: PageStore + 'a>(
         &mut self,
-        segment_of: &impl Fn(u32) -> Segment<'a, S>,
-        (probe, filter): (&Probe, &Filter),
+        asked: &Asked<impl Fn(u32) -> Segment<'a, S>>,
         ef: usize,
-    ) -> Result<Vec<Found>> {
+        count: usize,
+    ) -> Result<()> {
         let all = self.ranking.len();
         if self.probes == 0 {
-            self.probes = ((all as f64).sqrt() as usize).max(LEAST_PROBES);
+            self.probes = ((all as f64).sqrt() * PROBES_BY_ROOT).ceil() as usize;
         }
-        let known = self.delivered.len();
-        let mut round = Round {
+        // Each element may have two postings, so the ef-th best of those not returned is among these.
+        self.keep = 2 * (ef + self.returned.len());
+        self.left = count;
+        self.lists_read = self.probes.min(all);
+        self.read(asked)?;
+        self.done = self.lists_read >= all;
+        self.probes = self.probes.saturating_mul(2).max(self.lists_read);
+        Ok(())
+    }
+
+    /// Reads the lists of this round, or a few more where hardly a row passes.
+    fn read<'a, S: PageStore + 'a>(&mut self, asked: &Asked<impl Fn(u32) -> Segment<'a, S>>) -> Result<()> {
+        let enough = (self.keep / 2).saturating_mul(POSTINGS_PER_RESULT);
+        let mut round = Reading {
             forms: &self.forms,
-            segment_of,
-            probe,
-            filter,
-            ef,
-            // Each element may have two postings, so the ef-th best of those not returned is among these.
-            keep: 2 * (ef + known),
-            delivered: &self.delivered,
+            asked,
+            keep: self.keep,
             candidates: Vec::new(),
             limits: BinaryHeap::new(),
             pruned: false,
-            passing: 0,
             read: 0,
-            results: Results::new(ef),
+            passing: 0,
+            found: Vec::new(),
             cost: 0.0,
         };
-        let mut target = self.probes.min(all);
-        let found = loop {
-            let enough = round.ef.saturating_add(known).saturating_mul(POSTINGS_PER_RESULT);
-            let read = match &self.query {
-                Some(query) => round.read_codes(query, &mut self.ranking, target, enough)?,
-                None => round.read_elements(&mut self.ranking, target, enough)?,
-            };
-            round.rerank()?;
-            if round.results.len() >= ef || !round.pruned {
-                target = read;
-                break round.results.into_vec();
-            }
-            // Elements without rows crowded out others: once more, with more room.
-            round.again();
+        self.lists_read = match &self.query {
+            Some(query) => round.read_codes(query, &mut self.ranking, self.lists_read, enough)?,
+            None => round.read_elements(&mut self.ranking, self.lists_read, enough)?,
         };
-        self.done = target >= all;
+        let (limit, before) = (round.limit(), round.candidates.len());
+        round.candidates.retain(|candidate| candidate.bound.distance() <= limit);
+        round.pruned |= round.candidates.len() < before;
         self.cost += round.cost;
         self.share = round.passing.max(1) as f64 / round.read.max(1) as f64;
-        self.probes = self.probes.saturating_mul(2).max(target);
-        self.delivered.extend(found.iter().map(|&(source, r)| (source, r.slot)));
-        Ok(found)
+        self.left_out = round.pruned.then(|| asked.probe.distance(limit));
+        let Reading { candidates, mut found, .. } = round;
+        found.retain(|found| !self.returned.contains(&(found.source, found.slot)));
+        self.candidates = candidates.into_iter().map(Reverse).collect::<Vec<_>>().into();
+        self.ranked = found.into_iter().map(Reverse).collect::<Vec<_>>().into();
+        self.known.clear();
+        Ok(())
     }
+
+    /// Hands out the next elements in order of bounds, up to `most`, into `out`. Whether the round has more.
+    pub fn more<'a, S: PageStore + 'a>(
+        &mut self,
+        asked: &Asked<impl Fn(u32) -> Segment<'a, S>>,
+        most: usize,
+        out: &mut Vec<Found>,
+    ) -> Result<bool> {
+        let end = out.len() + most.min(self.left);
+        while out.len() < end {
+            let bound = self.ranked.peek().map_or(f64::INFINITY, |Reverse(found)| found.bound);
+            let next = self.candidates.peek().map(|c| asked.probe.distance(c.0.bound.distance()));
+            if next.is_some_and(|next| next < bound || self.ranked.is_empty()) {
+                self.rank_some(asked)?;
+            } else if self.left_out.is_some_and(|next| next < bound || self.ranked.is_empty()) {
+                // Elements without rows crowded out others: once more, with more room.
+                self.keep = self.keep.saturating_mul(4);
+                self.read(asked)?;
+            } else if let Some(Reverse(found)) = self.ranked.pop() {
+                self.returned.insert((found.source, found.slot));
+                self.left -= 1;
+                out.push(found);
+            } else {
+                self.left = 0;
+                return Ok(false);
+            }
+        }
+        Ok(self.left > 0)
+    }
+
+    /// Ranks some candidates, the most promising first.
+    fn rank_some<'a, S: PageStore + 'a>(&mut self, asked: &Asked<impl Fn(u32) -> Segment<'a, S>>) -> Result<()> {
+        let mut batch: Vec<(u32, Slot)> = Vec::with_capacity(BATCH);
+        while batch.len() < BATCH
+            && let Some(Reverse(candidate)) = self.candidates.pop()
+        {
+            let element = (candidate.source, candidate.bound.slot());
+            if !self.returned.contains(&element) && self.known.insert(element) {
+                batch.push(element);
+            }
+        }
+        batch.sort_unstable();
+        let (mut slots, mut places, mut ranked) = (Vec::new(), Vec::new(), Vec::new());
+        for of_source in batch.chunk_by(|a, b| a.0 == b.0) {
+            let source = of_source[0].0;
+            slots.clear();
+            slots.extend(of_source.iter().map(|element| element.1));
+            let segment = (asked.segment_of)(source);
+            segment.rank_filtered(asked.probe, asked.filter, &slots, &mut places, &mut ranked)?;
+            self.cost += ranked.len() as f64;
+            let live = ranked.iter().filter(|r| r.live);
+            self.ranked.extend(live.map(|r| Reverse(found(asked.probe, source, r))));
+        }
+        Ok(())
+    }
+}
+
+fn found(probe: &Probe, source: u32, r: &Ranked) -> Found {
+    Found { bound: probe.lower_bound(r.rank, r.norm2, r.residual), source, slot: r.slot }
 }
 
 /// A posting that may be near.
@@ -160,36 +284,26 @@ struct Candidate {
     source: u32,
 }
 
-struct Round<'r, F> {
+/// Lists being read.
+struct Reading<'r, 'q, F> {
     forms: &'r Forms,
-    segment_of: &'r F,
-    probe: &'r Probe,
-    filter: &'r Filter,
-    ef: usize,
+    asked: &'r Asked<'q, F>,
     keep: usize,
-    delivered: &'r HashSet<(u32, Slot)>,
     candidates: Vec<Candidate>,
     /// The least values that ranks are hardly ever above.
     limits: BinaryHeap<Near>,
     /// Some postings were left out, as there were `keep` better ones.
     pruned: bool,
-    /// Postings that pass.
-    passing: usize,
-    /// All of them.
+    /// Postings read.
     read: usize,
-    results: Results,
+    /// Those of them that pass.
+    passing: usize,
+    /// Under L1.
+    found: Vec<Found>,
     cost: f64,
 }
 
-impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Round<'_, F> {
-    fn again(&mut self) {
-        self.keep = self.keep.saturating_mul(4);
-        self.candidates.clear();
-        self.limits.clear();
-        self.results = Results::new(self.ef);
-        (self.pruned, self.passing, self.read) = (false, 0, 0);
-    }
-
+impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Reading<'_, '_, F> {
     /// Reads the postings of `target` lists, and of more while fewer than `enough` pass. How many lists that were.
     fn read_codes(&mut self, query: &Query, ranking: &mut Ranking, target: usize, enough: usize) -> Result<usize> {
         let (mut read, mut target) = (0, target);
@@ -207,43 +321,16 @@ impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Round<'_, F> {
     }
 
     fn read_list(&mut self, query: &Query, list: &NearList, after: Option<At>) -> Result<()> {
-        let (codes, rest) = (self.forms.code_bytes, self.forms.factor_bytes());
         let of_list = query.list(list.rank, list.norm2);
-        let mut stream = Stream::new((self.segment_of)(list.source), Kind::Posting, list.start);
-        let (mut sums, mut done, mut postings) = ([0; BLOCK], 0, list.postings as usize);
-        let mut crossing = Vec::new();
+        let (segment, mut sums) = ((self.asked.segment_of)(list.source), [0; BLOCK]);
         self.cost += f64::from(list.postings.div_ceil(BLOCK as u32)) * POSTINGS;
-        while postings > 0 {
-            let left = postings.div_ceil(BLOCK).saturating_mul(codes + rest) - done;
-            // A guess that is wrong where the list begins far down on its first page, and costs little.
-            let ahead = if left <= super::layout::STREAM_BYTES { after } else { None };
-            stream.page(ahead, |mut page| {
-                while !page.is_empty() && postings > 0 {
-                    if done < codes {
-                        let (now, later) = page.split_at(page.len().min(codes - done));
-                        query.accumulate(now, done / super::layout::GROUP, &mut sums);
-                        (done, page) = (done + now.len(), later);
-                        continue;
-                    }
-                    let (now, later) = page.split_at(page.len().min(codes + rest - done));
-                    (done, page) = (done + now.len(), later);
-                    let whole = if now.len() == rest {
-                        now
-                    } else {
-                        crossing.extend_from_slice(now);
-                        if crossing.len() < rest {
-                            continue;
-                        }
-                        &crossing
-                    };
-                    let count = postings.min(BLOCK);
-                    self.offer(query, of_list, list.source, &sums, Factors::new(self.forms, whole), count);
-                    crossing.clear();
-                    (sums, done, postings) = ([0; BLOCK], 0, postings - count);
-                }
-            })?;
-        }
-        Ok(())
+        each_piece(segment, self.forms, (list.start, list.postings), after, |piece| match piece {
+            Piece::Codes(codes, first_group) => query.accumulate(codes, first_group, &mut sums),
+            Piece::Factors(factors, count) => {
+                self.offer(query, of_list, list.source, &sums, factors, count);
+                sums = [0; BLOCK];
+            }
+        })
     }
 
     /// Takes the postings of a block that may be among the best.
@@ -259,9 +346,9 @@ impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Round<'_, F> {
     ) {
         let used = u32::MAX >> (BLOCK - count);
         let (mut passing, mut ask) = (used, 0);
-        if !self.filter.is_none() {
+        if !self.asked.filter.is_none() {
             ask = factors.several() & used;
-            passing = factors.passing(self.filter) & used;
+            passing = factors.passing(self.asked.filter) & used;
             ask &= !passing;
         }
         self.read += count;
@@ -305,39 +392,6 @@ impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Round<'_, F> {
         }
     }
 
-    /// Ranks candidates, the most promising first, until none can be among the best any more.
-    fn rerank(&mut self) -> Result<()> {
-        let mut candidates = BinaryHeap::from_iter(std::mem::take(&mut self.candidates).into_iter().map(Reverse));
-        let (mut seen, mut batch) = (HashSet::new(), Vec::new());
-        let (mut slots, mut places, mut ranked) = (Vec::new(), Vec::new(), Vec::new());
-        loop {
-            let room = self.ef.saturating_sub(self.results.len()).clamp(8, 64);
-            batch.clear();
-            while batch.len() < room
-                && let Some(&Reverse(candidate)) = candidates.peek()
-                && candidate.bound.distance() <= self.results.worst()
-            {
-                candidates.pop();
-                let element = (candidate.source, candidate.bound.slot());
-                if !self.delivered.contains(&element) && seen.insert(element) {
-                    batch.push(candidate);
-                }
-            }
-            if batch.is_empty() {
-                return Ok(());
-            }
-            batch.sort_by_key(|candidate| candidate.source);
-            for of_source in batch.chunk_by(|a, b| a.source == b.source) {
-                let segment = (self.segment_of)(of_source[0].source);
-                slots.clear();
-                slots.extend(of_source.iter().map(|candidate| candidate.bound.slot()));
-                segment.rank_filtered(self.probe, self.filter, &slots, &mut places, &mut ranked)?;
-                self.cost += ranked.len() as f64;
-                ranked.iter().filter(|r| r.live).for_each(|r| self.results.offer(of_source[0].source, *r));
-            }
-        }
-    }
-
     /// Ranks all elements of `target` lists, and of more while fewer than `enough` pass. How many lists that were.
     fn read_elements(&mut self, ranking: &mut Ranking, target: usize, enough: usize) -> Result<usize> {
         let mut read = 0;
@@ -350,7 +404,7 @@ impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Round<'_, F> {
     }
 
     fn rank_list(&mut self, list: &NearList) -> Result<()> {
-        let segment = (self.segment_of)(list.source);
+        let segment = (self.asked.segment_of)(list.source);
         let (mut places, mut ranked, mut circle) = (Vec::new(), Vec::new(), Circle::default());
         let slots = segment.shape.element;
         let mut block = if list.elements > 0 { slots.block(list.first) } else { NONE };
@@ -361,14 +415,12 @@ impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Round<'_, F> {
                 return Err(Error::corrupt(segment.head, what));
             }
             circle.step(block, block)?;
-            block = segment.rank_page(Some(self.probe), self.filter, block, &mut places, &mut ranked)?;
+            block = segment.rank_page(Some(self.asked.probe), self.asked.filter, block, &mut places, &mut ranked)?;
             self.cost += IN_SEQUENCE * f64::from(slots.per_page);
             self.read += within.len();
             for r in ranked.iter().filter(|r| within.contains(&slots.index(r.slot))) {
                 self.passing += 1;
-                if !self.delivered.contains(&(list.source, r.slot)) {
-                    self.results.offer(list.source, *r);
-                }
+                self.found.push(found(self.asked.probe, list.source, r));
             }
         }
         Ok(())
@@ -396,50 +448,5 @@ impl Iterator for Spans {
         let span = self.start..self.start + here;
         (self.start, self.left) = (0, self.left - here);
         (here > 0).then_some(span)
-    }
-}
-
-/// The best `ef` so far.
-struct Results {
-    ef: usize,
-    order: BinaryHeap<(Near, usize)>,
-    entries: Vec<Found>,
-}
-
-impl Results {
-    fn new(ef: usize) -> Self {
-        Self { ef, order: BinaryHeap::new(), entries: Vec::new() }
-    }
-
-    fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The rank that one must not be above to get in.
-    fn worst(&self) -> f32 {
-        if self.len() < self.ef {
-            f32::INFINITY
-        } else {
-            self.order.peek().map_or(f32::INFINITY, |(n, _)| n.distance())
-        }
-    }
-
-    fn offer(&mut self, source: u32, ranked: Ranked) {
-        let rank = if ranked.rank.is_nan() { f32::NEG_INFINITY } else { ranked.rank };
-        let near = Near::new(rank, ranked.slot);
-        if self.len() < self.ef {
-            self.order.push((near, self.len()));
-            self.entries.push((source, ranked));
-        } else if let Some(&(worst, at)) = self.order.peek()
-            && near < worst
-        {
-            self.order.pop();
-            self.order.push((near, at));
-            self.entries[at] = (source, ranked);
-        }
-    }
-
-    fn into_vec(self) -> Vec<Found> {
-        self.entries
     }
 }
