@@ -100,7 +100,7 @@ SELECT relname, reltuples FROM pg_class c WHERE oid IN (SELECT indexrelid FROM p
 
 -- Rows that share an element, in chains of many.
 CREATE TABLE d (id integer, e vector(2)) WITH (autovacuum_enabled = off);
-CREATE INDEX d_e ON d USING hybrid (e);
+CREATE INDEX d_e ON d USING hybrid (e) WITH (pending_rows = 0, auto_compact = off);
 INSERT INTO d SELECT i, '[1,1]' FROM generate_series(1, 500) i;
 SELECT rows, elements FROM hybrid_stats('d_e');
 DELETE FROM d WHERE id BETWEEN 1 AND 3;
