@@ -32,8 +32,13 @@ SQL
 	cmp_ok($late, '<=', 1.15 * $early, "$t: the index does not grow any more");
 	sound($node, "${t}_e_idx", 'after 16 rounds');
 	same_rows($node, $t, 'after 16 rounds');
-	$node->safe_psql('postgres', 'SELECT txid_current()');
-	$node->safe_psql('postgres', "VACUUM $t");
+	# Without a worker VACUUM may have dropped a segment at its end.
+	$node->safe_psql('postgres', "SELECT count(*) FROM hybrid_compact('${t}_e_idx')");
+	for (1, 2)
+	{
+		$node->safe_psql('postgres', 'SELECT txid_current()');
+		$node->safe_psql('postgres', "VACUUM $t");
+	}
 	is(leaked_pages($node, "${t}_e_idx"), 0, "$t: no page is lost");
 
 	# A cursor keeps the pages that it may read, and gets all its rows.

@@ -20,7 +20,7 @@ fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!
     let visible = heap.then(|| visible_rows(&inspected));
     // Rows that came meanwhile may lie in a segment that came meanwhile.
     inspected.refresh();
-    let (mut problems, mut entries) = (Vec::new(), Vec::new());
+    let (mut problems, mut waiting, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     let active = inspected.directory.segments.iter().filter(|s| s.active && s.kind == SegmentKind::Hnsw).count();
     if active != 1 {
         problems.push((i64::from(META_BLOCK), format!("lists {active} active graphs")));
@@ -35,18 +35,29 @@ fn hybrid_check(index: pg_sys::Oid, heap: bool) -> TableIterator<'static, (name!
         problems.push((i64::from(META_BLOCK), format!("is of an index with {keys} key columns, not {columns}")));
         return TableIterator::new(problems);
     }
-    for entry in &inspected.directory.segments {
-        let mut rows = Vec::new();
-        match inspected.segment(entry).check(&mut rows) {
-            Ok(found) => problems.extend(found.into_iter().map(|p| (i64::from(p.block), p.what))),
-            Err(error) => problems.push((i64::from(entry.head), error.to_string())),
-        }
-        if heap {
-            entries.extend(rows.iter().map(Seen::new));
+    // Flushes move rows one by one from pending lists to a graph: read in this order no row is missed.
+    let (lists, others): (Vec<_>, Vec<_>) =
+        inspected.directory.segments.iter().partition(|s| s.kind == SegmentKind::Pending);
+    for (entries, rows) in [(&lists, &mut waiting), (&others, &mut rows)] {
+        for entry in entries {
+            let mut here = Vec::new();
+            match inspected.segment(entry).check(&mut here) {
+                Ok(found) => problems.extend(found.into_iter().map(|p| (i64::from(p.block), p.what))),
+                Err(error) => problems.push((i64::from(entry.head), error.to_string())),
+            }
+            if heap {
+                rows.extend(here.iter().map(Seen::new));
+            }
         }
     }
     if let Some(visible) = visible {
-        compare(&visible, entries, &mut problems);
+        let mut still = Vec::new();
+        for entry in &lists {
+            // What is wrong with them was found above.
+            _ = inspected.segment(entry).check(&mut still);
+        }
+        let still = still.iter().map(Seen::new).collect();
+        compare(&visible, entries_of([waiting, rows, still]), &mut problems);
     }
     TableIterator::new(problems)
 }
@@ -79,6 +90,17 @@ fn visible_rows(inspected: &Inspected) -> Vec<Seen> {
     });
     rows.sort_unstable();
     rows
+}
+
+/// The entries of an index whose pending lists were read first, then its other segments, then the lists once more: what
+/// was in the lists, is in a segment, and is not in the lists any more, has been moved.
+fn entries_of([waiting, mut others, mut still]: [Vec<Seen>; 3]) -> Vec<Seen> {
+    others.sort_unstable();
+    still.sort_unstable();
+    let moved = |row: &Seen| others.binary_search(row).is_ok() && still.binary_search(row).is_err();
+    let stayed: Vec<_> = waiting.into_iter().filter(|row| !moved(row)).collect();
+    others.extend(stayed);
+    others
 }
 
 fn compare(visible: &[Seen], mut entries: Vec<Seen>, problems: &mut Vec<(i64, String)>) {

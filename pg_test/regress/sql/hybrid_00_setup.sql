@@ -6,6 +6,10 @@ RESET client_min_messages;
 -- Plans that enable_seqscan = off makes costly are not worth compiling.
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = off', current_database()); END $$;
 
+-- When a worker comes is not the same twice.
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET hybrid.compaction_workers = 0', current_database()); END $$;
+SET hybrid.compaction_workers = 0;
+
 -- A vector that depends on the seed only, each value in -0.5 .. 0.5.
 CREATE FUNCTION test_vector(seed bigint, dim integer) RETURNS vector
     IMMUTABLE STRICT PARALLEL SAFE LANGUAGE sql AS $$
