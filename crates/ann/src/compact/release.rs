@@ -172,7 +172,7 @@ impl Known {
         tag.segment != 0 && tag.segment < self.next && !self.ids.contains(&tag.segment)
     }
 
-    /// Gives a page up if it is an orphan, and tells standbys of it. Whether it was one; then the caller tells the free space map.
+    /// Gives a page up if it is an orphan. Whether it was one; then the caller tells the free space map.
     pub fn free_orphan(&self, store: &impl PageStore, block: BlockNumber) -> Result<bool> {
         let mut unit = store.unit();
         let page = unit.page(block)?;

@@ -97,6 +97,36 @@ impl Early {
     }
 }
 
+/// Tells rows that come a second time: those that a flush moved from a list after the scan had read it.
+#[derive(Default)]
+struct Repeats {
+    /// What was returned; once there is `listed`, only what is in both.
+    seen: HashSet<HeapTid>,
+    /// All rows of lists, once more were returned than it pays to remember.
+    listed: Option<HashSet<HeapTid>>,
+    /// The rows being returned are those of a list, as the scan remembers it.
+    from_list: bool,
+}
+
+impl Repeats {
+    /// Whether a row is to be returned. Invariant: each row of a list comes once as `from_list`, sooner or later.
+    fn is_new(&mut self, tid: HeapTid, early: &[Early]) -> bool {
+        if self.listed.is_none() && self.seen.len() >= early.len().max(MOST_SEEN) {
+            let listed: HashSet<HeapTid> = early.iter().map(|early| early.tid).collect();
+            self.seen.retain(|tid| listed.contains(tid));
+            self.listed = Some(listed);
+        }
+        match &self.listed {
+            None => self.seen.insert(tid),
+            Some(_) if self.from_list => !self.seen.contains(&tid),
+            Some(listed) => !listed.contains(&tid),
+        }
+    }
+}
+
+/// Rows returned from which on a scan remembers no more than the rows of lists.
+const MOST_SEEN: usize = 256;
+
 enum Phase {
     /// Pending lists, and segments that the filter excludes, are still among the sources.
     Start,
@@ -114,8 +144,8 @@ pub struct Scan {
     sources: Vec<Source>,
     /// Rows of pending lists that pass, by element.
     early: Vec<Early>,
-    /// What was returned, where rows may be met twice.
-    seen: Option<HashSet<HeapTid>>,
+    /// Where rows may be met twice.
+    repeats: Option<Repeats>,
     /// The lists of IVF segments that are not small.
     ivf: Option<Search>,
     /// The lists have more in this round.
@@ -155,7 +185,7 @@ impl Scan {
             limits,
             sources: segments.iter().map(Source::new).collect(),
             early: Vec::new(),
-            seen: None,
+            repeats: None,
             ivf: None,
             streaming: false,
             reach: f64::INFINITY,
@@ -184,7 +214,7 @@ impl Scan {
                 return Ok(None);
             }
             if let Some(tid) = self.rows.pop() {
-                if self.seen.as_mut().is_some_and(|seen| !seen.insert(tid)) {
+                if self.repeats.as_mut().is_some_and(|repeats| !repeats.is_new(tid, &self.early)) {
                     continue;
                 }
                 self.emitted += 1;
@@ -217,6 +247,9 @@ impl Scan {
         let early = self.early.partition_point(|early| early.element() < element);
         let early = self.early[early..].iter().take_while(|early| early.element() == element);
         self.rows.extend(early.map(|early| early.tid));
+        if let Some(repeats) = &mut self.repeats {
+            repeats.from_list = !self.rows.is_empty();
+        }
         let source = self.sources.iter().find(|s| s.entry.id == entry.segment);
         if let Some(source) = source.filter(|_| self.rows.is_empty()) {
             let mut rows = Vec::new();
@@ -242,7 +275,7 @@ impl Scan {
         }
         if !swept.is_empty() {
             self.sources.retain(|source| source.entry.kind != SegmentKind::Pending);
-            self.seen = Some(HashSet::new());
+            self.repeats = Some(Repeats::default());
             self.early.sort_unstable_by_key(Early::element);
             if self.probe.is_some() {
                 let elements = self.early.chunk_by(|a, b| a.element() == b.element());

@@ -543,6 +543,26 @@ fn any_number_of_dropped_segments_may_wait() {
 }
 
 #[test]
+fn ten_thousand_intervals_do_not_fill_the_directory() {
+    let case = Case::distinct(Parameters { partition_interval: DAY / 10, ..by_age(3, 1) }, 160);
+    let store = case.store(0);
+    for i in 0..160 {
+        case.insert(&store, i..i + 1);
+        store.set_xids(10 + i as u64, 10 + i as u64);
+        compact(&store, 1000 * DAY).expect("sound");
+    }
+    case.assert_rows(&store, 0..160);
+    assert!(kinds(&store).len() <= 102, "{} segments", kinds(&store).len());
+    let summary = |s| Head::read(&store, s).expect("sound").summary.expect("kept").column(0);
+    let (_, directory) = Directory::read(&store).expect("sound");
+    let partitions = directory.segments.iter().filter(|s| s.kind == SegmentKind::Ivf);
+    // Neighbors in time were merged: no two overlap.
+    let mut ranges: Vec<(i64, i64)> = partitions.map(|s| (summary(s).min, summary(s).max)).collect();
+    ranges.sort_unstable();
+    assert!(ranges.windows(2).all(|w| w[0].1 < w[1].0), "{ranges:?}");
+}
+
+#[test]
 fn vacuum_finds_the_pages_of_a_segment_that_was_never_finished() {
     let case = Case::new(by_age(40, 40), 41);
     let (store, now) = (case.store(40), 100 * DAY);
@@ -739,6 +759,28 @@ fn a_scan_through_a_whole_migration_repeats_no_row_and_misses_none() {
             assert_eq!(hits.len() as u64 + scan.dropped(), 80);
             case.assert_rows(&store, 0..80);
         }
+    }
+}
+
+/// Long enough for the scan to stop remembering every row, and all kinds of row after that: still in the list, moved
+/// and met before, moved and met after.
+#[test]
+fn a_long_scan_repeats_no_row_and_misses_none() {
+    let case = Case::distinct(pending(Metric::L2, 3, 200), 900);
+    for patience in [2, 3, 10] {
+        let store = graphs(&case, std::slice::from_ref(&(0..500)));
+        case.insert(&store, 500..900);
+        let (_, directory) = Directory::read(&store).expect("sound");
+        let limits = Limits { ef_search: 1, memory: 0, ..WIDE };
+        let probe = probe(case.parameters.metric, &case.rows[3]);
+        let mut scan = ann::hnsw::scan::Scan::new(Some(probe), ann::keys::Filter::none(), &directory.segments, limits);
+        let mut hits = Vec::new();
+        while let Some(hit) = scan.next(&store, &case.parameters.shapes()).expect("sound") {
+            hits.push(hit);
+            relieve(&store, &Helper::impatient(0, patience)).expect("sound");
+        }
+        assert_ordered(case.parameters.metric, &case.rows[3], &hits, |row| case.rows[row as usize].clone());
+        assert_eq!(hits.len(), 900, "{} dropped", scan.dropped());
     }
 }
 
