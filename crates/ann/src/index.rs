@@ -7,7 +7,7 @@ use crate::distance::Metric;
 use crate::error::{Error, Result};
 use crate::hnsw::insert::{NewRow, Origin, Outcome};
 use crate::hnsw::read::Segment;
-use crate::keys::{KeySummary, Keys, MAX_KEYS};
+use crate::keys::{KeySummary, MAX_KEYS};
 use crate::page::{
     BODY_SIZE, BlockNumber, Kind, META_BLOCK, NONE, Page, PageStore, Tag, Unit, get_u16, get_u32, get_u64, put_u16,
     put_u32, put_u64,
@@ -65,80 +65,12 @@ impl Parameters {
         Shape::new(self.metric, self.dimensions, self.m, self.keys)
     }
 
-    /// Which rows are recent.
-    pub fn recency(&self) -> Recency {
-        match self.age_key {
-            _ if self.recent_rows == 0 => Recency::None,
-            _ if self.recent_threshold == i64::MAX => Recency::All,
-            Some(age) => Recency::ByAge { age, threshold: self.recent_threshold },
-            None => Recency::ByArrival(self.recent_rows),
-        }
-    }
-
-    /// Whether an active graph is to be sealed: it has so many elements, and is open since `created`.
-    ///
-    /// By the clock and never by the range of keys: one odd key would seal a graph of one row.
-    pub fn is_full(&self, elements: u64, created: i64, now: i64) -> bool {
-        let (most, age) = match self.recency() {
-            Recency::ByArrival(rows) => (self.segment_rows.min((rows / 4).max(1)), i64::MAX),
-            Recency::ByAge { threshold, .. } => (self.segment_rows, threshold / 2),
-            Recency::All | Recency::None => (self.segment_rows, i64::MAX),
-        };
-        elements >= most || elements >= SEALED_BY_AGE && now.saturating_sub(created) > age
-    }
-
     /// The forms of elements in each kind of segment; panics as [`Self::shape`].
     pub fn shapes(&self) -> Shapes {
         let graph = self.shape();
         Shapes { flat: graph.without_neighbors(), graph }
     }
 }
-
-/// Elements that a graph has at least when its age seals it.
-const SEALED_BY_AGE: u64 = 10_000;
-
-/// Which rows are recent. Where a row lives is a matter of speed only, so none of this needs to be exact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recency {
-    /// All: everything stays in graphs.
-    All,
-    /// None: everything goes to IVF segments.
-    None,
-    /// Those whose age key is less than `threshold` microseconds before the clock, or after it. NULL is old.
-    ByAge {
-        /// Which key column.
-        age: AgeKey,
-        /// Microseconds.
-        threshold: i64,
-    },
-    /// So many of those that came last.
-    ByArrival(u64),
-}
-
-/// A moment that splits rows by their age key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AgeCut {
-    /// Which key column.
-    pub column: usize,
-    /// Values below are old.
-    pub value: i64,
-}
-
-impl AgeCut {
-    /// Between old and recent at `now`, microseconds since 2000-01-01.
-    pub fn new(age: AgeKey, threshold: i64, now: i64) -> Self {
-        let cut = now.saturating_sub(threshold);
-        Self { column: age.column, value: if age.in_days { cut.div_euclid(MICROSECONDS_A_DAY) } else { cut } }
-    }
-
-    /// Whether a row is old.
-    pub fn is_old(self, keys: &Keys) -> bool {
-        keys.get(self.column).is_none_or(|value| value < self.value)
-    }
-}
-
-/// Microseconds.
-pub const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 
 /// The forms of an index's elements.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,6 +7,7 @@
 //!
 //! Architecture invariant: `unsafe` occurs only in [`distance`]: SIMD kernels and prefetch.
 
+pub mod age;
 pub mod compact;
 pub mod distance;
 pub mod error;

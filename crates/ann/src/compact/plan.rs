@@ -2,9 +2,10 @@
 
 use super::history::MAX_INPUTS;
 use super::{Action, Step, Work, release};
+use crate::age::{AgeCut, MICROSECONDS_A_DAY, Recency};
 use crate::error::Result;
 use crate::hnsw::read::Segment;
-use crate::index::{AgeCut, Directory, Head, MAX_SEGMENTS, MICROSECONDS_A_DAY, Meta, Parameters, Recency};
+use crate::index::{Directory, Head, MAX_SEGMENTS, Meta, Parameters};
 use crate::index::{SegmentEntry, SegmentKind};
 use crate::keys::Keys;
 use crate::page::{PageStore, Unit};
