@@ -10,13 +10,11 @@ use crate::pg::relation::Index;
 use crate::pg::reloptions::{self, Options};
 use crate::pg::settings::{maintenance_work_mem, now};
 use crate::pg::thread::{Pool, wait_a_moment};
+use ann::age::{AgeCut, MICROSECONDS_A_DAY, Recency};
 use ann::hnsw::build::{Graph, Node};
 use ann::hnsw::layout::{Rows, pages_needed, write_segment};
 use ann::hnsw::probe::encode_row;
-use ann::index::{
-    self, AgeCut, Directory, Head, MAX_SEGMENTS, MICROSECONDS_A_DAY, Meta, Parameters, Recency, SegmentEntry,
-    SegmentKind,
-};
+use ann::index::{self, Directory, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind};
 use ann::ivf::kmeans::Work;
 use ann::ivf::write::Plan;
 use ann::keys::Row;
