@@ -16,6 +16,8 @@ const BULK: u64 = 4;
 const LEAST_SEGMENT: u64 = 4096;
 /// Sealed graphs that searches walk one by one.
 const MOST_GRAPHS: usize = 6;
+/// IVF segments from which on merging them comes before flushes.
+const MANY_PARTITIONS: usize = 32;
 /// Segments of like size that are merged at once.
 const MERGED: usize = 4;
 /// Rows that a merge makes at most.
@@ -59,6 +61,9 @@ pub fn plan(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64
     let plan = Plan { store, parameters: &meta.parameters, now, segments, has_room };
     // With a full directory nothing can be sealed: merges come first.
     if !has_room && let Some(step) = plan.merge_partitions(true) {
+        return Ok(Some(step));
+    }
+    if let Some(step) = plan.overdue_merge() {
         return Ok(Some(step));
     }
     if let Some(step) = plan.flush()? {
@@ -178,6 +183,14 @@ impl<S: PageStore> Plan<'_, S> {
 
     fn rewrite(&self, action: Action, kind: SegmentKind, inputs: &[&Sized]) -> Step {
         Step { action, work: Work::Rewrite(kind), inputs: inputs.iter().map(|s| s.entry.id).collect() }
+    }
+
+    /// Under a stream of inserts a flush is always due: merges come before it where many segments have piled up.
+    fn overdue_merge(&self) -> Option<Step> {
+        let graphs = self.of(SegmentKind::Hnsw).count() > 2 * MOST_GRAPHS;
+        let partitions = self.of(SegmentKind::Ivf).count() > MANY_PARTITIONS;
+        let merge = if graphs { self.merge_graphs() } else { None };
+        merge.or_else(|| if partitions { self.merge_partitions(false) } else { None })
     }
 
     /// The smallest sealed graphs, where there are too many. Larger ones wait until as much has come together, so that a

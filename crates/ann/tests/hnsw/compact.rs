@@ -542,6 +542,22 @@ fn any_number_of_dropped_segments_may_wait() {
     assert_no_page_lost(&store, false);
 }
 
+/// A flush is due at each plan.
+#[test]
+fn a_stream_of_inserts_does_not_keep_merges_from_being_done() {
+    let case = Case::distinct(Parameters { recent_rows: 0, recent_threshold: 1, ..pending(Metric::L2, 3, 2) }, 300);
+    let store = case.store(0);
+    let mut merges = 0;
+    for i in 0..150 {
+        case.insert(&store, 2 * i..2 * i + 2);
+        let step = due(&store, 0).expect("sound").expect("due");
+        merges += usize::from(step.action() == Action::Merge);
+        run(&store, &step, &Helper::at(0)).expect("sound");
+    }
+    assert!(merges > 9 && kinds(&store).len() < 40, "{merges} merges, {} segments", kinds(&store).len());
+    case.assert_rows(&store, 0..300);
+}
+
 #[test]
 fn ten_thousand_intervals_do_not_fill_the_directory() {
     let case = Case::distinct(Parameters { partition_interval: DAY / 10, ..by_age(3, 1) }, 160);
