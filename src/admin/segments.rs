@@ -2,6 +2,7 @@
 
 use super::Inspected;
 use ann::hnsw::check::Counts;
+use ann::index::SegmentKind;
 use ann::page::{Kind, PageStore};
 use pgrx::prelude::*;
 use std::collections::HashMap;
@@ -55,6 +56,7 @@ fn hybrid_segments(
         .iter()
         .map(|entry| {
             let Counts { rows, routers, .. } = inspected.or_raise(inspected.segment(entry).tally());
+            let head = inspected.or_raise(inspected.segment(entry).read_head());
             let (min_key, max_key) = inspected.key_range(entry);
             (
                 i64::from(entry.id),
@@ -62,7 +64,7 @@ fn hybrid_segments(
                 if entry.active { "active" } else { "sealed" }.to_string(),
                 rows as i64,
                 routers as i64,
-                None,
+                (entry.kind == SegmentKind::Ivf).then_some(head.lists as i32),
                 min_key,
                 max_key,
                 census.by_segment.get(&entry.id).copied().unwrap_or(0),

@@ -85,10 +85,11 @@ fn hybrid_stats(
     ),
 > {
     let inspected = Inspected::open(index);
-    let mut total = Counts::default();
+    let (mut total, mut old_rows) = (Counts::default(), 0);
     for entry in &inspected.directory.segments {
         let counts = inspected.or_raise(inspected.segment(entry).count());
         total.rows += counts.rows;
+        old_rows += if entry.kind == SegmentKind::Ivf { counts.rows } else { 0 };
         total.elements += counts.elements;
         total.routers += counts.routers;
         total.unreachable += counts.unreachable;
@@ -105,8 +106,8 @@ fn hybrid_stats(
         p.dimensions as i32,
         metric_name(p.metric).to_string(),
         (total.rows > 0).then(|| (bytes / total.rows as f64 * 10.0).round() / 10.0),
-        total.rows as i64,
-        0,
+        (total.rows - old_rows) as i64,
+        old_rows as i64,
         oldest_recent(&inspected),
         inspected.directory.segments.len() as i32,
         i64::from(blocks),

@@ -278,6 +278,25 @@ impl Builder {
         self.next_block += blocks.len() as BlockNumber;
     }
 
+    /// Writes what is left of the rows for graphs: sealed segments of as many elements as one should have at most, and the
+    /// active one.
+    fn write_graphs(&mut self) {
+        let (elements, most) = (self.rows.codes.len() as u64, self.parameters.segment_rows);
+        if elements > most {
+            let all = std::mem::replace(&mut self.rows, Rows::new(self.parameters.dimensions, self.parameters.keys));
+            let mut from = 0;
+            while elements - from > most && self.segments.len() + 1 < MAX_SEGMENTS {
+                let nodes: Vec<Node> = (from as Node..(from + most) as Node).collect();
+                or_raise(self.index, all.copy_to(&nodes, &mut self.arena, &mut self.rows));
+                self.write_graph(false);
+                from += most;
+            }
+            let nodes: Vec<Node> = (from as Node..elements as Node).collect();
+            or_raise(self.index, all.copy_to(&nodes, &mut self.arena, &mut self.rows));
+        }
+        self.write_graph(true);
+    }
+
     /// Links the rows gathered for graphs and writes them as a segment.
     fn write_graph(&mut self, active: bool) {
         let rows = std::mem::replace(&mut self.rows, Rows::new(self.parameters.dimensions, self.parameters.keys));
@@ -324,7 +343,7 @@ impl Builder {
         if !self.old.is_empty() {
             self.write_partitions();
         }
-        self.write_graph(true);
+        self.write_graphs();
         let directory = Directory { generation: 1, segments: std::mem::take(&mut self.segments), dropped: Vec::new() };
         let next_segment = directory.segments.len() as u32 + 1;
         let mut page = Page::zeroed();

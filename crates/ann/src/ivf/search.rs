@@ -30,6 +30,9 @@ const PROBES_BY_ROOT: f64 = 1.2;
 const BATCH: usize = 8;
 /// Postings that pass the filter for each result asked for, below which a round reads on.
 const POSTINGS_PER_RESULT: usize = 8;
+/// The nearest rows that pass a filter lie in more lists than the nearest of all: a round reads on until as many postings
+/// pass as its lists have without a filter, but no more than so many times the lists.
+const MORE_LISTS: usize = 16;
 
 /// An element that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -321,14 +324,17 @@ struct Reading<'r, 'q, F> {
 impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Reading<'_, '_, F> {
     /// Reads the postings of `target` lists, and of more while fewer than `enough` pass. How many lists that were.
     fn read_codes(&mut self, query: &Query, ranking: &mut Ranking, target: usize, enough: usize) -> Result<usize> {
-        let (mut read, mut target) = (0, target);
+        let (mut read, mut target, most) = (0, target, target.saturating_mul(MORE_LISTS));
+        let mut asked_for = None;
         loop {
             let lists = ranking.nearest(target);
             for (i, list) in lists.iter().enumerate().skip(read) {
                 self.read_list(query, list, lists.get(i + 1).map(|next| next.start))?;
             }
             read = target;
-            if target >= ranking.len() || self.passing >= enough {
+            let asked_for = *asked_for.get_or_insert(self.read);
+            let like_unfiltered = self.passing >= asked_for || target >= most;
+            if target >= ranking.len() || self.passing >= enough && like_unfiltered {
                 return Ok(read);
             }
             target = (target + target.div_ceil(4)).min(ranking.len());
