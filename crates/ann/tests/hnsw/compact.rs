@@ -745,6 +745,22 @@ fn scans_that_race_with_compaction_repeat_no_row_and_miss_none() {
     }
 }
 
+/// Rows go to graphs that the directory did not list when the scan began.
+#[test]
+fn scans_that_race_with_a_flush_into_new_graphs_miss_no_row() {
+    let case = Case::distinct(Parameters { segment_rows: 4, ..pending(Metric::L2, 600, 40) }, 40);
+    let start = case.store(40);
+    everywhere(
+        &start,
+        |store| assert_scan_sees(&case, store, &case.rows[0], 40, WIDE),
+        |store| {
+            relieve(store, &Helper::at(0)).expect("sound");
+            assert!(kinds(store).len() > 3, "{:?}", kinds(store));
+        },
+        |store| case.assert_rows(store, 0..40),
+    );
+}
+
 /// One row after the other is moved while a scan goes on: at each of its steps the flush makes one.
 #[test]
 fn a_scan_through_a_whole_migration_repeats_no_row_and_misses_none() {
