@@ -284,17 +284,23 @@ impl Builder {
         let (elements, most) = (self.rows.codes.len() as u64, self.parameters.segment_rows);
         if elements > most {
             let all = std::mem::replace(&mut self.rows, Rows::new(self.parameters.dimensions, self.parameters.keys));
+            // The copies of one segment at a time: their memory is used again for the next.
+            let mut kept = std::mem::replace(&mut self.arena, BuildArena::new(maintenance_work_mem() / 2));
             let mut from = 0;
             while elements - from > most && self.segments.len() + 1 < MAX_SEGMENTS {
                 let nodes: Vec<Node> = (from as Node..(from + most) as Node).collect();
                 or_raise(self.index, all.copy_to(&nodes, &mut self.arena, &mut self.rows));
                 self.write_graph(false);
+                self.arena.reset();
                 from += most;
             }
             let nodes: Vec<Node> = (from as Node..elements as Node).collect();
             or_raise(self.index, all.copy_to(&nodes, &mut self.arena, &mut self.rows));
+            drop(all);
+            kept.reset();
         }
         self.write_graph(true);
+        self.arena.reset();
     }
 
     /// Links the rows gathered for graphs and writes them as a segment.

@@ -4,7 +4,7 @@ SET search_path = hybrid_cancel, public;
 CREATE TABLE t (id integer, e vector(64));
 INSERT INTO t SELECT i, test_vector(i, 64) FROM generate_series(1, 8000) i;
 CREATE TABLE target (id integer, e vector(64));
-CREATE INDEX target_e ON target USING hybrid (e) WITH (m = 100, ef_construction = 1000);
+CREATE INDEX target_e ON target USING hybrid (e) WITH (m = 100, ef_construction = 1000, pending_rows = 0);
 INSERT INTO target SELECT * FROM t LIMIT 300;
 -- Builds: while rows are read, while they are linked, concurrently, in a transaction.
 \set VERBOSITY sqlstate

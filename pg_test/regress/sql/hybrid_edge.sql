@@ -67,7 +67,7 @@ SELECT * FROM hybrid_check('t_l2', true);
 
 -- Duplicates by the thousand: all returned, each once, before and after deletes and vacuum.
 CREATE TABLE dup (id integer, e vector(3));
-CREATE INDEX dup_inserted ON dup USING hybrid (e);
+CREATE INDEX dup_inserted ON dup USING hybrid (e) WITH (pending_rows = 0);
 INSERT INTO dup SELECT i, '[1,2,3]' FROM generate_series(1, 2000) i;
 INSERT INTO dup SELECT i, '[3,2,1]' FROM generate_series(2001, 4000) i;
 INSERT INTO dup SELECT i, test_vector(i, 3) FROM generate_series(4001, 4100) i;
