@@ -20,17 +20,43 @@ start_server() {
 load() {
     local from=$EPOCHREALTIME
     sql -f "$REPO/demo/tables.sql"
-    python3 "$REPO/demo/load.py" items | sql -c 'COPY items FROM STDIN (FORMAT binary)'
+    python3 "$REPO/demo/load.py" items | sql -c 'COPY items (id, category, text, embedding) FROM STDIN (FORMAT binary)'
     python3 "$REPO/demo/load.py" queries | sql -c 'COPY queries FROM STDIN (FORMAT binary)'
-    sql -c 'VACUUM ANALYZE items' -c 'ANALYZE queries'
-    say "loaded $(value -c 'SELECT count(*) FROM items') texts with embeddings of 384 numbers in $(seconds_since "$from")"
+    sql -f "$REPO/demo/year.sql" -c 'VACUUM FULL ANALYZE items' -c 'ANALYZE queries'
+    say "loaded $(value -c 'SELECT count(*) FROM items') texts of a year with embeddings of 384 numbers in $(seconds_since "$from")"
 }
 
 build_index() {
     local from=$EPOCHREALTIME
     sql -f "$REPO/demo/index.sql"
-    say "$(tr -d ';' <"$REPO/demo/index.sql")"
+    say "$(tr -d ';\n' <"$REPO/demo/index.sql")"
     say "built in $(seconds_since "$from"), $(value -c "SELECT pg_size_pretty(pg_relation_size('items_embedding_idx'))")"
+}
+
+show() { sql -P footer=off -f "$REPO/demo/$1.sql" | sed 's/^/  /; s/ *$//' | cut -c 1-130; }
+
+check_segments() {
+    title "Recent rows lie in a graph (hnsw), old ones in partitions (ivf)"
+    show segments
+}
+
+check_window() {
+    title "Nearest to the first query, seen between 200 and 150 days ago"
+    show window
+    local plan
+    plan=$(value -f "$REPO/demo/window_plan.sql")
+    printf '\n  %s\n' "${plan//$'\n'/$'\n'  }"
+    grep -q 'Index Cond: ((seen_at >=' <<<"$plan" || die "the condition on seen_at was not evaluated inside the index"
+}
+
+check_migration() {
+    title "Rows that keep coming: from the list into a graph, from graphs into partitions, partitions together"
+    sql -f "$REPO/demo/stream.sql"
+    show history
+    local found
+    found=$(value -f "$REPO/demo/stream_search.sql")
+    echo "  $found rows are found as their own nearest"
+    awk -v found="$found" 'BEGIN { split(found, n, " of "); exit !(n[1] >= 0.99 * n[2]) }' || die "rows were lost on the way"
 }
 
 search() {
@@ -68,10 +94,13 @@ check_recall() {
 start_server
 load
 build_index
+check_segments
 search
 check_plan
 check_recall
+check_window
+check_migration
 
 title "The server is still running"
-echo "  make psql    connect to it (tables: items, queries)"
+echo "  make psql    connect to it (tables: items, queries, stream)"
 echo "  make stop    stop it"
