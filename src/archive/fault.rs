@@ -1,6 +1,7 @@
 //! What a store's errors are in SQL: code, message, hint. The one place that knows.
 
 use crate::error::Fault;
+use blobstore::options::{self, Scope};
 use blobstore::{Error, Result};
 use pgrx::PgSqlErrorCode as Code;
 
@@ -17,6 +18,22 @@ pub(crate) fn fault(server: &str, error: &Error) -> Fault {
         _ => format!("server \"{server}\": {error}"),
     };
     let fault = Fault::new(code, message);
+    match hint {
+        Some(hint) => fault.hint(hint),
+        None => fault,
+    }
+}
+
+/// An error in the options of a server or user mapping that is being made, to be raised.
+pub(super) fn of_option(scope: Scope, given: &[(String, String)], error: &Error) -> Fault {
+    let Error::Option { option, hint, .. } = error else { return fault("", error) };
+    let is_given = given.iter().any(|(name, _)| name == option);
+    let code = match options::definition(scope, option) {
+        None => Code::ERRCODE_FDW_INVALID_OPTION_NAME,
+        Some(_) if is_given => Code::ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE,
+        Some(_) => Code::ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED,
+    };
+    let fault = Fault::new(code, error.to_string());
     match hint {
         Some(hint) => fault.hint(hint),
         None => fault,

@@ -6,6 +6,7 @@ mod record;
 mod server;
 mod source;
 mod thread;
+mod validator;
 
 pub(crate) use source::Source;
 

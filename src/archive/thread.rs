@@ -217,24 +217,24 @@ fn no_resources(error: &std::io::Error) -> ! {
 }
 
 impl Session {
-    /// Makes a store on a helper thread. `server` is what messages call it.
+    /// Makes a store on a helper thread, and what else comes of its options. `server` is what messages call it.
     ///
     /// # Errors
     /// As `make`. Raises an ERROR if the session is canceled meanwhile.
-    pub fn open(server: &str, make: impl FnOnce() -> Result<Box<dyn Store>> + Send + 'static) -> Result<Self> {
+    pub fn open<T: Send + 'static>(
+        server: &str,
+        make: impl FnOnce() -> Result<(Arc<dyn Store>, T)> + Send + 'static,
+    ) -> Result<(Self, T)> {
         let progress = Arc::new(Progress::default());
-        let task = Task::start(&progress, move |_, _| {
-            let store = make()?;
-            Ok((store.abilities(), Held(Some(store.into()))))
-        });
-        let (abilities, store) = loop {
+        let task = Task::start(&progress, move |_, _| make().map(|(store, more)| (Held(Some(store)), more)));
+        let (store, more) = loop {
             match task.take() {
                 Some(result) => break result?,
                 None => task.wait_a_moment(),
             }
         };
-        let told = Cell::new(Instant::now());
-        Ok(Self { store, abilities, progress, told, server: server.to_string() })
+        let (abilities, told) = (store.share().abilities(), Cell::new(Instant::now()));
+        Ok((Self { store, abilities, progress, told, server: server.to_string() }, more))
     }
 
     pub fn abilities(&self) -> Abilities {
