@@ -4,8 +4,10 @@ pub mod arena;
 pub mod array;
 mod aside;
 pub mod buffer;
+pub mod fdw;
 pub mod fmgr;
 pub mod handler;
+pub mod identity;
 pub mod key;
 pub mod lock;
 mod planner;
@@ -20,3 +22,14 @@ mod validate;
 pub mod varlena;
 pub mod worker;
 mod xid;
+
+/// Random bytes that nobody can guess.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // SAFETY: fills so many bytes.
+    let filled = unsafe { pgrx::pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), N) };
+    if !filled {
+        crate::error::raise(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "could not generate random bytes");
+    }
+    bytes
+}

@@ -1,8 +1,10 @@
 //! Who may look at an index.
 
 use super::relation::OpenIndex;
+use super::settings::with_settings;
 use crate::error::Fault;
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::spi::quote_identifier;
+use pgrx::{PgSqlErrorCode, Spi, pg_sys};
 
 /// Refuses callers that may not read the whole table: they need SELECT on it with no row security in force, or to be a
 /// member of pg_monitor where `monitor` says that this is enough.
@@ -68,4 +70,41 @@ pub fn check_not_in_recovery(function: &std::ffi::CStr) {
 pub fn in_recovery() -> bool {
     // SAFETY: reads a flag.
     unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// Runs `work` as the owner of the extension's tables, with nothing in the search path that others may have made. `work`
+/// is given the quoted name of the extension's schema.
+///
+/// # Errors
+/// Raises 42704 if the extension's tables are not in this database.
+pub fn as_extension_owner<R>(work: impl FnOnce(&str) -> R) -> R {
+    with_settings(&[(c"search_path", c"pg_catalog, pg_temp")], || {
+        let (owner, schema) = tables_of_extension();
+        let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+        let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+        // SAFETY: the end of the transaction or subtransaction puts the user back after an ERROR.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+            pg_sys::SetUserIdAndSecContext(owner, context | restricted as i32);
+        }
+        let result = work(&quote_identifier(schema));
+        // SAFETY: what was in force above.
+        unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
+        result
+    })
+}
+
+/// Owner and schema of the tables. The search path is safe.
+fn tables_of_extension() -> (pg_sys::Oid, String) {
+    let sql = "SELECT c.relowner, n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+               JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'hybrid_archives' WHERE e.extname = 'hybridvec'";
+    match Spi::get_two::<pg_sys::Oid, String>(sql) {
+        Ok((Some(owner), Some(schema))) => (owner, schema),
+        _ => {
+            let message = "the table hybrid_archives of extension \"hybridvec\" does not exist";
+            Fault::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)
+                .hint("The extension may be older than its library: see ALTER EXTENSION hybridvec UPDATE.")
+                .raise()
+        }
+    }
 }
