@@ -12,7 +12,7 @@ const ENDS_WITHIN: u8 = 2;
 /// Bytes before the lines.
 const HEAD: usize = 8;
 /// A chunk has at least so many bytes before the content may end it.
-const LEAST: usize = CHUNK_BYTES / 4;
+const LEAST: usize = CHUNK_BYTES / 2;
 /// Beyond that, the content ends it after so many bytes on average.
 const MORE: u64 = CHUNK_BYTES as u64 / 4;
 /// Bytes of a line, at most: PostgreSQL sends no longer ones.
