@@ -19,6 +19,8 @@ pub enum Error {
     Stopped,
     /// A limit of the index was exceeded, in words for a person.
     Limit(String),
+    /// An archived structure that cannot be, in words for a person.
+    Structure(String),
 }
 
 impl Error {
@@ -37,7 +39,7 @@ impl fmt::Display for Error {
             }
             Self::Full => write!(f, "index has no more block numbers"),
             Self::Stopped => write!(f, "stopped"),
-            Self::Limit(what) => f.write_str(what),
+            Self::Limit(what) | Self::Structure(what) => f.write_str(what),
         }
     }
 }

@@ -31,6 +31,16 @@ impl Keys {
         keys
     }
 
+    /// The byte of NULLs, then all values, little-endian: the same for the same values, on any machine.
+    pub fn to_bytes(&self) -> [u8; 1 + 8 * MAX_KEYS] {
+        let mut bytes = [0; 1 + 8 * MAX_KEYS];
+        bytes[0] = self.nulls;
+        for (to, value) in bytes[1..].chunks_exact_mut(8).zip(&self.values) {
+            to.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
     /// Value of a column; `None` is NULL.
     pub fn get(&self, column: usize) -> Option<i64> {
         (self.nulls >> column & 1 == 0).then(|| self.values[column])

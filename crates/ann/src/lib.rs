@@ -17,5 +17,6 @@ pub mod ivf;
 pub mod keys;
 pub mod memory;
 pub mod page;
+pub mod relink;
 pub mod shape;
 pub mod sq8;

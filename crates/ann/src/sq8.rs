@@ -45,6 +45,12 @@ pub fn encode(vector: &[f32], code: &mut [u8]) -> Params {
     }
 }
 
+/// What belongs to a code with this scaling, of a vector that is exactly what it decodes to.
+pub fn params_of(code: &[u8], scale: f32, offset: f32) -> Params {
+    let sum = code.iter().map(|&c| u32::from(c)).sum();
+    Params { scale, offset, norm2: norm2(code, scale, offset, sum) as f32, sum, residual_l2: 0.0, residual_l1: 0.0 }
+}
+
 /// Inner product of two decoded vectors of the same length.
 pub fn dot_pair((a, a_params): (&[u8], &Params), (b, b_params): (&[u8], &Params)) -> f64 {
     let [a_scale, a_offset, b_scale, b_offset] =

@@ -156,7 +156,7 @@ impl<A: Arena> Codes<A> {
     }
 
     #[inline]
-    fn parts(&self, node: Node) -> (&[u8], Scaling, u32) {
+    pub(crate) fn parts(&self, node: Node) -> (&[u8], Scaling, u32) {
         let (params, rest) = self.row(node).split_at(PARAMS_SIZE);
         let params: &[u8; PARAMS_SIZE] = params.try_into().expect("a row starts with its parameters");
         let word =
@@ -183,12 +183,14 @@ const PREFETCH_AHEAD: usize = 4;
 
 /// Top bit of a list's count: somebody is changing the list.
 const LOCKED: u32 = 1 << 31;
+/// The bit below: the list has ids only, in any order.
+const UNRANKED: u32 = 1 << 30;
 /// Lowest bit of a distance's f32 bits: the neighbor is diverse.
 const DIVERSE: u32 = 1;
 
 /// Neighbor lists of equal capacity.
-struct Lists<A: Arena> {
-    capacity: usize,
+pub(crate) struct Lists<A: Arena> {
+    pub(crate) capacity: usize,
     shift: u32,
     /// Per list: count, ids, distances.
     chunks: Vec<A::Words>,
@@ -196,8 +198,9 @@ struct Lists<A: Arena> {
 
 /// One neighbor in a list being changed.
 #[derive(Clone, Copy)]
-struct Link {
+pub(crate) struct Link {
     node: Node,
+    /// NaN in a list of ids only.
     distance: f32,
     diverse: bool,
 }
@@ -230,7 +233,7 @@ impl<A: Arena> Lists<A> {
     #[inline]
     fn read(&self, i: usize, out: &mut Vec<Node>) {
         let list = self.list(i);
-        let count = (list[0].load(Acquire) & !LOCKED) as usize;
+        let count = (list[0].load(Acquire) & !(LOCKED | UNRANKED)) as usize;
         out.clear();
         out.extend(list[1..=count].iter().map(|w| w.load(Relaxed)));
     }
@@ -245,13 +248,14 @@ impl<A: Arena> Lists<A> {
                 std::hint::spin_loop();
             }
         }
+        let is_ranked = count & UNRANKED == 0;
         links.clear();
-        links.extend((0..count as usize).map(|k| {
+        links.extend((0..(count & !UNRANKED) as usize).map(|k| {
             let bits = list[1 + self.capacity + k].load(Relaxed);
             Link {
                 node: list[1 + k].load(Relaxed),
-                distance: f32::from_bits(bits & !DIVERSE),
-                diverse: bits & DIVERSE != 0,
+                distance: if is_ranked { f32::from_bits(bits & !DIVERSE) } else { f32::NAN },
+                diverse: is_ranked && bits & DIVERSE != 0,
             }
         }));
         if change(links) {
@@ -263,6 +267,14 @@ impl<A: Arena> Lists<A> {
             count = links.len() as u32;
         }
         list[0].store(count, Release);
+    }
+
+    /// Fills a list that nobody else knows with ids, of which no distance is known.
+    pub(crate) fn fill(&self, i: usize, nodes: &[Node]) {
+        let list = self.list(i);
+        assert!(nodes.len() <= self.capacity, "{} neighbors", nodes.len());
+        list[1..].iter().zip(nodes).for_each(|(word, &node)| word.store(node, Relaxed));
+        list[0].store(nodes.len() as u32 | UNRANKED, Release);
     }
 }
 
@@ -312,19 +324,35 @@ impl Order {
 
 /// Working memory of one thread.
 #[derive(Default)]
-struct Scratch {
-    visited: Visited,
+pub(crate) struct Scratch {
+    pub(crate) visited: Visited,
     frontier: Frontier,
     results: BinaryHeap<Near>,
-    found: Vec<Near>,
+    pub(crate) found: Vec<Near>,
     neighbors: Vec<Node>,
-    links: Vec<Link>,
+    pub(crate) links: Vec<Link>,
 }
 
 impl<A: Arena> Graph<A> {
     /// A graph without links. Levels are drawn from `seed`.
     pub fn new(arena: &mut A, shape: &Shape, ef_construction: usize, codes: Codes<A>, seed: u64) -> Result<Self> {
-        let levels: Vec<u8> = (0..codes.len()).map(|i| level_of(seed ^ (i as u64) << 20, shape.m)).collect();
+        let levels = (0..codes.len()).map(|i| Self::level_for(i as Node, seed, shape)).collect();
+        Self::with_levels(arena, shape, ef_construction, codes, levels)
+    }
+
+    /// The level that a build gives a node.
+    pub(crate) fn level_for(node: Node, seed: u64, shape: &Shape) -> u8 {
+        level_of(seed ^ u64::from(node) << 20, shape.m)
+    }
+
+    /// A graph without links, of nodes of these levels.
+    pub(crate) fn with_levels(
+        arena: &mut A,
+        shape: &Shape,
+        ef_construction: usize,
+        codes: Codes<A>,
+        levels: Vec<u8>,
+    ) -> Result<Self> {
         let mut upper_start = hashbrown::HashMap::new();
         let mut uppers = 0u32;
         for (node, &level) in levels.iter().enumerate().filter(|&(_, &l)| l > 0) {
@@ -432,11 +460,12 @@ impl<A: Arena> Graph<A> {
     }
 
     #[inline]
-    fn distance(&self, a: (&[u8], Scaling, u32), b: Node) -> f32 {
+    pub(crate) fn distance(&self, a: (&[u8], Scaling, u32), b: Node) -> f32 {
         rank_pair(self.metric, a, self.codes.parts(b))
     }
 
-    fn insert(&self, node: Node, scratch: &mut Scratch) {
+    /// Links a node that cannot be reached.
+    pub(crate) fn insert(&self, node: Node, scratch: &mut Scratch) {
         let level = self.level(node);
         let own = self.codes.parts(node);
         let Some((entry, top)) = self.entry() else {
@@ -464,7 +493,7 @@ impl<A: Arena> Graph<A> {
         }
     }
 
-    fn raise_entry(&self, node: Node, level: u8) {
+    pub(crate) fn raise_entry(&self, node: Node, level: u8) {
         let mut entry = self.entry.write().expect("no thread panics while it holds the entry point");
         if entry.is_none_or(|(_, top)| level > top) {
             *entry = Some((node, level));
@@ -526,11 +555,11 @@ impl<A: Arena> Graph<A> {
         s.found.sort_unstable();
     }
 
-    fn lists(&self, level: u8) -> &Lists<A> {
+    pub(crate) fn lists(&self, level: u8) -> &Lists<A> {
         if level == 0 { &self.ground } else { &self.upper }
     }
 
-    fn list_index(&self, node: Node, level: u8) -> usize {
+    pub(crate) fn list_index(&self, node: Node, level: u8) -> usize {
         if level == 0 { node as usize } else { self.upper_index(node, level) as usize }
     }
 
@@ -546,8 +575,35 @@ impl<A: Arena> Graph<A> {
         }
         for link in chosen {
             lists.update(self.list_index(link.node, level), &mut scratch.links, |links| {
+                self.rank(link.node, links);
                 self.add_back(links, lists.capacity, node, own, link.distance)
             });
+        }
+    }
+
+    /// Replaces the neighbors of a node, which nobody else changes, by the best of `candidates`, sorted.
+    pub(crate) fn choose_neighbors(&self, node: Node, level: u8, candidates: &[Near], scratch: &mut Vec<Link>) {
+        let lists = self.lists(level);
+        let chosen = self.select(candidates, lists.capacity);
+        lists.update(self.list_index(node, level), scratch, |links| {
+            links.clone_from(&chosen);
+            true
+        });
+    }
+
+    /// Finds out the distances in a list that has none.
+    fn rank(&self, owner: Node, links: &mut [Link]) {
+        if links.first().is_none_or(|link| !link.distance.is_nan()) {
+            return;
+        }
+        let own = self.codes.parts(owner);
+        links.iter_mut().for_each(|link| link.distance = self.distance(own, link.node));
+        links.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance));
+        for i in 0..links.len() {
+            let (before, this) = (&links[..i], links[i]);
+            let code = self.codes.parts(this.node);
+            let is_near = |link: &Link| self.distance(code, link.node) < this.distance;
+            links[i].diverse = !before.iter().filter(|link| link.diverse).any(is_near);
         }
     }
 

@@ -43,20 +43,20 @@ impl<A: Arena> Rows<A> {
         self.first.is_empty()
     }
 
-    /// Adds a row. A row whose code is known already joins that element, and widens its residual.
-    pub fn push(&mut self, arena: &mut A, params: &Params, code: &[u8], row: &Row) -> Result<()> {
+    /// Adds a row. A row whose code is known already joins that element, and widens its residual. Which element it is.
+    pub fn push(&mut self, arena: &mut A, params: &Params, code: &[u8], row: &Row) -> Result<Node> {
         let hash = self.hasher.hash_one(code);
         let codes = &mut self.codes;
         if let Some(&node) = self.by_code.find(hash, |&node| codes.equals(node, params, code)) {
             codes.widen(node, params);
             self.more.push((node, *row));
-            return Ok(());
+            return Ok(node);
         }
         let node = codes.push(arena, params, code)?;
         self.first.push(row);
         let hasher = &self.hasher;
         self.by_code.insert_unique(hash, node, |&node| hasher.hash_one(self.codes.code(node)));
-        Ok(())
+        Ok(node)
     }
 
     /// Takes the elements from `at` on out, in their order, into rows of their own.

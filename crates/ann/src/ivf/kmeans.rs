@@ -62,7 +62,7 @@ impl Work<'_> {
     ///
     /// # Errors
     /// Those of `poll` and of `job`; [`Error::Stopped`] where the threads were stopped.
-    pub(super) fn drive<T: Send>(&mut self, job: impl FnOnce(&Job) -> Result<T> + Send) -> Result<T> {
+    pub(crate) fn drive<T: Send>(&mut self, job: impl FnOnce(&Job) -> Result<T> + Send) -> Result<T> {
         let (stop, threads, poll) = (self.stop, self.threads.max(1), &mut self.poll);
         stop.cancel.store(false, Relaxed);
         let done = AtomicU64::new(0);
@@ -87,7 +87,7 @@ impl Work<'_> {
 }
 
 /// The threads' side of [`Work`].
-pub(super) struct Job<'a> {
+pub(crate) struct Job<'a> {
     stop: &'a Stop,
     threads: usize,
     done: &'a AtomicU64,

@@ -5,13 +5,14 @@ use super::bits::Coder;
 use super::kmeans::{Vectors, Work, lists_for, train};
 use super::layout::{BLOCK_ROWS, Forms, ListEntry, Posting, StreamRun, StreamWriter, write_factors};
 use crate::distance::Metric;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hnsw::build::{Arena, Codes, Node};
 use crate::hnsw::layout::{Bodies, RowLists, cut};
 use crate::hnsw::probe::Scaling;
 use crate::index::{Head, chain_index};
 use crate::keys::{KeySummary, Keys};
 use crate::page::{BlockNumber, Kind, NONE, PAGE_SIZE, Page, Tag};
+use crate::relink::CentroidCodes;
 use crate::shape::Shape;
 use std::ops::Range;
 
@@ -30,6 +31,22 @@ impl<A: Arena> Vectors for Codes<A> {
             // Rounding may lift the largest f32 over the edge.
             *value = (params.offset + params.scale * f32::from(code)).clamp(f32::MIN, f32::MAX);
         }
+    }
+}
+
+/// Some of the codes.
+struct Part<'a, A: Arena> {
+    codes: &'a Codes<A>,
+    nodes: &'a [Node],
+}
+
+impl<A: Arena> Vectors for Part<'_, A> {
+    fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn read(&self, i: usize, out: &mut [f32]) {
+        self.codes.read(self.nodes[i] as usize, out);
     }
 }
 
@@ -105,14 +122,57 @@ impl<'a, A: Arena> Plan<'a, A> {
         let centroids = Centroids::new(&values, shape.dimensions, coder.as_ref());
         drop(values);
         let assignment = if codes.is_empty() { Vec::new() } else { assign(codes, &centroids, work)? };
-        let first = Members::new(centroids.len(), &assignment, 0);
+        Ok(Self::with((codes, rows, shape), centroids, coder, &assignment))
+    }
+
+    /// Takes the centroids as they are given, and the two lists of each node; nodes whose lists are not there, or are one
+    /// and the same, are assigned anew.
+    ///
+    /// # Errors
+    /// [`Error::Structure`](crate::error::Error::Structure) where centroids are missing, not finite, or of other dimensions;
+    /// those of `work`'s poll; [`Error::Stopped`](crate::error::Error::Stopped).
+    pub fn from_structure(
+        (codes, rows, shape): (&'a Codes<A>, &'a RowLists, &'a Shape),
+        centroids: &CentroidCodes,
+        mut assignment: Vec<[u32; 2]>,
+        work: &mut Work,
+    ) -> Result<Self> {
+        assert_eq!(shape.m, 0, "elements of IVF segments have no neighbors");
+        let lists = centroids.len() as u32;
+        if centroids.dimensions() != shape.dimensions || lists == 0 && !codes.is_empty() {
+            let what = format!("lists have {lists} centroids of {} dimensions", centroids.dimensions());
+            return Err(Error::Structure(what));
+        }
+        let coder = (shape.metric != Metric::L1).then(|| Coder::new(shape.metric, shape.dimensions));
+        let (centroid_codes, params) = centroids.checked()?;
+        let centroids = Centroids::from_codes(centroid_codes, params, shape.dimensions, coder.as_ref());
+        // Lists without postings have no use for a second list.
+        let one = lists == 1 || coder.is_none();
+        assignment.resize(codes.len(), [NO_LIST; 2]);
+        assignment.iter_mut().filter(|_| one).for_each(|lists| lists[1] = NO_LIST);
+        let is_known = |&[first, second]: &[u32; 2]| first < lists && (one || second < lists && second != first);
+        let nodes: Vec<Node> = (0..codes.len() as Node).filter(|&n| !is_known(&assignment[n as usize])).collect();
+        if !nodes.is_empty() {
+            let found = assign(&Part { codes, nodes: &nodes }, &centroids, work)?;
+            nodes.iter().zip(found).for_each(|(&node, lists)| assignment[node as usize] = lists);
+        }
+        Ok(Self::with((codes, rows, shape), centroids, coder, &assignment))
+    }
+
+    fn with(
+        (codes, rows, shape): (&'a Codes<A>, &'a RowLists, &'a Shape),
+        centroids: Centroids,
+        coder: Option<Coder>,
+        assignment: &[[u32; 2]],
+    ) -> Self {
+        let first = Members::new(centroids.len(), assignment, 0);
         // Without codes a second list would be the elements themselves once more.
-        let others: &[[u32; 2]] = if coder.is_some() { &assignment } else { &[] };
+        let others: &[[u32; 2]] = if coder.is_some() { assignment } else { &[] };
         let second = Members::new(centroids.len(), others, 1);
         let mut place = vec![0; first.nodes.len()];
         first.nodes.iter().enumerate().for_each(|(i, &node)| place[node as usize] = i as u32);
         let forms = Forms::new(shape, coder.as_ref().map_or(0, Coder::groups));
-        Ok(Self { codes, rows, shape, centroids, coder, forms, first, second, place })
+        Self { codes, rows, shape, centroids, coder, forms, first, second, place }
     }
 
     /// Pages that [`Self::write`] will emit.
