@@ -7,6 +7,7 @@ pub mod buffer;
 pub mod fdw;
 pub mod fmgr;
 pub mod handler;
+pub mod heap;
 pub mod identity;
 pub mod key;
 pub mod lock;

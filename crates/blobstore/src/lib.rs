@@ -44,6 +44,15 @@ pub struct Placed {
     pub reused: bool,
 }
 
+/// The locator of an object that a manifest names as `locator`, as any other manifest may name it: what begins with `./`
+/// lies where the manifest itself lies.
+pub fn resolve(locator: &str, manifest: &str) -> String {
+    match locator.strip_prefix("./") {
+        Some(name) => format!("{}{name}", &manifest[..manifest.rfind('/').map_or(0, |slash| slash + 1)]),
+        None => locator.to_string(),
+    }
+}
+
 /// What a finished upload did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Receipt {
@@ -178,6 +187,17 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`Store::fetch`].
     fn fetch_manifest(&self, locator: &str, limit: usize, context: &Context) -> Result<Vec<u8>>;
+
+    /// Which of these objects, of earlier archives, a new archive may name without sending them again: those that are in
+    /// the store, as far as it can tell without fetching them, and will be for as long as its options ask. Their locators
+    /// do not begin with `./` (see [`resolve`]). A store that cannot tell says `false`.
+    ///
+    /// # Errors
+    /// As the store.
+    fn present(&self, objects: &[Placed], context: &Context) -> Result<Vec<bool>> {
+        context.check()?;
+        Ok(vec![false; objects.len()])
+    }
 
     /// Removes an object or a manifest; `false` if it was not there.
     ///
