@@ -5,6 +5,7 @@ use archive::{
     ListsHeader, Manifest, ManifestKind, ObjectRef, Packed, RowsChunk, SegmentObjects, Source, Structure,
     encode_centroids, encode_tombstones, pack,
 };
+use archive::table::{Column, Index, Indexed, ObjectName, Parameter, Table, TypeName};
 use std::collections::BTreeMap;
 
 /// SplitMix64.
@@ -147,12 +148,53 @@ pub fn source(index: Option<&str>) -> Source {
     Source { database, schema, table, index: index.map(String::from) }
 }
 
-pub fn index() -> archive::table::Index {
-    archive::table::Index { name: "docs_embedding_idx".into() }
+fn builtin(name: &str, arguments: &[&str]) -> TypeName {
+    let arguments = arguments.iter().map(ToString::to_string).collect();
+    TypeName { schema: "pg_catalog".into(), name: name.into(), extension: None, arguments, dimensions: 0 }
 }
 
-pub fn table() -> archive::table::Table {
-    archive::table::Table { name: "docs".into() }
+pub fn index() -> Index {
+    let class = |name: &str| ObjectName { schema: "public".into(), name: name.into(), extension: Some("hybridvec".into()) };
+    let vector = TypeName { schema: "public".into(), extension: Some("hybridvec".into()), ..builtin("vector", &["5"]) };
+    Index {
+        name: "docs_embedding_idx".into(),
+        table_schema: "public".into(),
+        table: "docs".into(),
+        method: "hybrid".into(),
+        vector: Indexed::Column("embedding".into()),
+        vector_type: vector,
+        opclass: class("vector_cosine_ops"),
+        keys: vec![],
+        predicate: None,
+        options: vec![Parameter { name: "m".into(), value: "4".into() }],
+    }
+}
+
+pub fn table() -> Table {
+    let column = |name: &str, of: TypeName| Column {
+        name: name.into(),
+        of,
+        not_null: false,
+        collation: None,
+        storage: None,
+        compression: None,
+        numbering: None,
+        default: None,
+        comment: None,
+    };
+    Table {
+        schema: "public".into(),
+        name: "docs".into(),
+        unlogged: false,
+        columns: vec![column("id", builtin("int8", &[])), column("embedding", index().vector_type)],
+        options: vec![],
+        constraints: vec![],
+        plain_indexes: vec![],
+        hybrid_indexes: vec![index()],
+        owner: Some("shop_owner".into()),
+        comment: None,
+        not_carried: vec!["trigger \"audit\"".into()],
+    }
 }
 
 pub fn vectors(rows: usize, dimensions: u16) -> Vec<Vec<u8>> {

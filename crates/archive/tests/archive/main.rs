@@ -1,11 +1,4 @@
 //! Tests of the formats of an archive.
 
 mod chunks;
-mod damage;
 mod data;
-mod fuzz;
-mod golden;
-mod manifest;
-mod policy;
-mod rows;
-mod sizes;
