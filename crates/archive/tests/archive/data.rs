@@ -1,11 +1,11 @@
 //! Made segments.
 
+use archive::table::{Column, Index, Indexed, ObjectName, Parameter, Table, TypeName};
 use archive::{
-    ArchivedIndex, Centroid, Fingerprint, GraphElement, GraphEncoder, GraphHeader, Identity, Kind, ListElement, ListsEncoder,
-    ListsHeader, Manifest, ManifestKind, ObjectRef, Packed, RowsChunk, SegmentObjects, Source, Structure,
+    ArchivedIndex, Centroid, Fingerprint, GraphElement, GraphEncoder, GraphHeader, Identity, Kind, ListElement,
+    ListsEncoder, ListsHeader, Manifest, ManifestKind, ObjectRef, Packed, RowsChunk, SegmentObjects, Source, Structure,
     encode_centroids, encode_tombstones, pack,
 };
-use archive::table::{Column, Index, Indexed, ObjectName, Parameter, Table, TypeName};
 use std::collections::BTreeMap;
 
 /// SplitMix64.
@@ -154,7 +154,8 @@ fn builtin(name: &str, arguments: &[&str]) -> TypeName {
 }
 
 pub fn index() -> Index {
-    let class = |name: &str| ObjectName { schema: "public".into(), name: name.into(), extension: Some("hybridvec".into()) };
+    let class =
+        |name: &str| ObjectName { schema: "public".into(), name: name.into(), extension: Some("hybridvec".into()) };
     let vector = TypeName { schema: "public".into(), extension: Some("hybridvec".into()), ..builtin("vector", &["5"]) };
     Index {
         name: "docs_embedding_idx".into(),

@@ -1,4 +1,11 @@
 //! Tests of the formats of an archive.
 
 mod chunks;
+mod damage;
 mod data;
+mod fuzz;
+mod golden;
+mod manifest;
+mod policy;
+mod rows;
+mod sizes;
