@@ -197,7 +197,7 @@ impl Manifest {
     /// # Errors
     /// [`Error::Unfit`] if it is no manifest, [`Error::TooLarge`].
     pub fn encode(&self) -> Result<Vec<u8>> {
-        self.check().map_err(Error::as_unfit)?;
+        self.check().map_err(Error::into_unfit)?;
         let encoded = cbor::encode(self)?;
         if encoded.len() > LARGEST_MANIFEST {
             let (size, limit) = (encoded.len() as u64, LARGEST_MANIFEST as u64);

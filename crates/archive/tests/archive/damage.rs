@@ -25,7 +25,8 @@ fn every_flipped_bit_and_every_cut_is_refused() {
         for object in &objects {
             let expected = object.reference("x");
             let mut bytes = object.bytes.clone();
-            // The frame refuses by itself, as where a manifest is all that is known of it, and by what the manifest says.
+            // The frame refuses by itself, as where a manifest is all that is known of it, and by what the manifest
+            // says.
             let read = |bytes: &[u8]| {
                 if object.name.starts_with("manifest") {
                     Manifest::unpack(&object.name, bytes, key.as_ref()).map(|_| ())

@@ -22,7 +22,7 @@ impl Random {
 
     /// Below `n`.
     pub fn below(&mut self, n: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(n) >> 32) as u32
+        (((self.next() >> 32) * u64::from(n)) >> 32) as u32
     }
 
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
@@ -89,7 +89,6 @@ pub fn centroids(header: &ListsHeader, seed: u64) -> Vec<Centroid> {
     let centroid = |i| Centroid {
         scale: 0.25 * i as f32,
         offset: -1.5,
-        norm2: if i == 1 { f32::INFINITY } else { i as f32 },
         code: (0..header.dimensions).map(|_| value() as u8).collect(),
     };
     (0..header.lists).map(centroid).collect()

@@ -1,4 +1,5 @@
-//! Drives the fuzz entry points from a fixed generator: noise, and valid input with a few bytes changed, cut, or repeated.
+//! Drives the fuzz entry points from a fixed generator: noise, and valid input with a few bytes changed, cut, or
+//! repeated.
 
 use crate::data::{Random, archive, centroids, graph, graph_chunks, lines, lists, lists_chunks, vectors};
 use archive::fuzz::{

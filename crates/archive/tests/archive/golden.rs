@@ -1,7 +1,7 @@
 //! Files in `tests/golden` were written by version 1. Every later release reads them, and this one writes them.
 //!
-//! Raw chunks and the CBOR of manifests are compared byte for byte. Frames are read; written are those without compression,
-//! as what Zstandard makes of the same bytes may change with its releases.
+//! Raw chunks and the CBOR of manifests are compared byte for byte. Frames are read; written are those without
+//! compression, as what Zstandard makes of the same bytes may change with its releases.
 
 use crate::data::archive;
 use archive::{Key, Kind, Manifest, Packed, pack, peek, unpack};
@@ -13,7 +13,8 @@ fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// One object of each kind, raw and as stored, in the clear and encrypted; none of 40 bytes gets shorter by compression.
+/// One object of each kind, raw and as stored, in the clear and encrypted; none of 40 bytes gets shorter by
+/// compression.
 fn files() -> Vec<(String, Vec<u8>)> {
     let (key, mut files) = (Key::new(&KEY), Vec::new());
     let ((manifest, objects), (secret_manifest, secret)) = (archive(None), archive(Some(&key)));

@@ -36,12 +36,8 @@ fn graphs_take_at_most_120_bytes_a_row() {
 fn lists(elements: u32, lists: u32, dimensions: u16) -> f64 {
     let header = ListsHeader { elements, lists, dimensions };
     let (mut random, mut encoder) = (Random(u64::from(elements)), ListsEncoder::new(header).unwrap());
-    let centroids = (0..lists).map(|_| Centroid {
-        scale: 0.001,
-        offset: -0.1,
-        norm2: 1.0,
-        code: random.bytes(usize::from(dimensions)),
-    });
+    let centroids =
+        (0..lists).map(|_| Centroid { scale: 0.001, offset: -0.1, code: random.bytes(usize::from(dimensions)) });
     let chunks = encode_centroids(&header, centroids).unwrap();
     let mut bytes: f64 = chunks.iter().map(|chunk| bytes_a_row(Kind::Centroids, chunk, 1.0)).sum();
     for i in 0..elements {
