@@ -24,7 +24,7 @@ pub(crate) fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
     // Maps of `Value` are sorted in the order of their encoded keys.
     let encoded = serde_cbor::value::to_value(value).and_then(|value| serde_cbor::to_vec(&value));
     let encoded = encoded.map_err(|error| Error::unfit(error.to_string()))?;
-    check(&encoded).map_err(Error::as_unfit)?;
+    check(&encoded).map_err(Error::into_unfit)?;
     Ok(encoded)
 }
 
@@ -44,8 +44,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     serde_cbor::from_slice(bytes).map_err(|error| Error::damaged(format!("its CBOR does not fit: {error}")))
 }
 
-/// Whether the bytes are one item of deterministic CBOR: integers, bytes, text, arrays, maps with text as keys, booleans and
-/// null; all lengths definite, all numbers as short as can be, keys in order and without repeats. Takes no memory.
+/// Whether the bytes are one item of deterministic CBOR: integers, bytes, text, arrays, maps with text as keys,
+/// booleans and null; all lengths definite, all numbers as short as can be, keys in order and without repeats. Takes no
+/// memory.
 ///
 /// # Errors
 /// [`Error::Damaged`] with the byte where it goes wrong.

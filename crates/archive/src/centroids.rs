@@ -12,28 +12,29 @@ pub struct Centroid {
     pub scale: f32,
     /// Finite.
     pub offset: f32,
-    /// Squared norm as the index has it; not negative, infinite where f32 does not hold it.
-    pub norm2: f32,
     /// As long as the segment's vectors.
     pub code: Vec<u8>,
 }
 
 impl Centroid {
     fn check(&self) -> Result<()> {
-        let Self { scale, offset, norm2, .. } = self;
+        let Self { scale, offset, .. } = self;
         // Not-a-number is not at least zero.
-        if scale.is_finite() && *scale >= 0.0 && offset.is_finite() && *norm2 >= 0.0 {
+        if scale.is_finite() && *scale >= 0.0 && offset.is_finite() {
             Ok(())
         } else {
-            Err(Error::damaged(format!("a centroid has scale {scale}, offset {offset} and squared norm {norm2}")))
+            Err(Error::damaged(format!("a centroid has scale {scale} and offset {offset}")))
         }
     }
 }
 
+/// Bytes of a centroid before its code.
+const HEAD: usize = 8;
+
 /// Centroids that a chunk holds; all but the last are full.
 fn a_chunk(header: &ListsHeader) -> usize {
-    const { assert!(CHUNK_BYTES + 12 + 16_000 < LARGEST_RAW) };
-    CHUNK_BYTES / (12 + usize::from(header.dimensions))
+    const { assert!(CHUNK_BYTES + HEAD + 16_000 < LARGEST_RAW) };
+    CHUNK_BYTES / (HEAD + usize::from(header.dimensions))
 }
 
 /// Raw chunks of the centroids of all lists, in order.
@@ -41,10 +42,10 @@ fn a_chunk(header: &ListsHeader) -> usize {
 /// # Errors
 /// [`Error::Unfit`] if they are not as many as the header says, or one is not a centroid.
 pub fn encode_centroids(header: &ListsHeader, centroids: impl IntoIterator<Item = Centroid>) -> Result<Vec<Vec<u8>>> {
-    header.check().map_err(Error::as_unfit)?;
+    header.check().map_err(Error::into_unfit)?;
     let (mut chunks, mut chunk, mut count) = (Vec::new(), Vec::new(), 0u32);
     for centroid in centroids {
-        centroid.check().map_err(Error::as_unfit)?;
+        centroid.check().map_err(Error::into_unfit)?;
         if centroid.code.len() != usize::from(header.dimensions) || count >= header.lists {
             let (len, lists) = (centroid.code.len(), header.lists);
             return Err(Error::unfit(format!("centroid {count} has {len} values, in a segment of {lists} lists")));
@@ -55,8 +56,8 @@ pub fn encode_centroids(header: &ListsHeader, centroids: impl IntoIterator<Item 
             }
             put_u32(&mut chunk, count);
         }
-        let Centroid { scale, offset, norm2, code } = centroid;
-        [scale, offset, norm2].into_iter().for_each(|number| chunk.extend_from_slice(&number.to_le_bytes()));
+        let Centroid { scale, offset, code } = centroid;
+        [scale, offset].into_iter().for_each(|number| chunk.extend_from_slice(&number.to_le_bytes()));
         chunk.extend_from_slice(&code);
         count += 1;
     }
@@ -69,8 +70,8 @@ pub fn encode_centroids(header: &ListsHeader, centroids: impl IntoIterator<Item 
     Ok(chunks)
 }
 
-/// Calls `each` with the number of each list and its centroid; `first` is 0 for the first chunk, and further by what this returns for
-/// each chunk. Returns the number of centroids in the chunk.
+/// Calls `each` with the number of each list and its centroid; `first` is 0 for the first chunk, and further by what
+/// this returns for each chunk. Returns the number of centroids in the chunk.
 ///
 /// # Errors
 /// [`Error::Damaged`]; those of `each`.
@@ -86,16 +87,16 @@ pub fn decode_centroids(
     if began != first {
         return Err(Error::damaged(format!("it begins with list {began} where {first} should be")));
     }
-    let size = 12 + usize::from(header.dimensions);
+    let size = HEAD + usize::from(header.dimensions);
     let count = reader.left() / size;
     let due = (header.lists.saturating_sub(first) as usize).min(a_chunk(header));
     if !reader.left().is_multiple_of(size) || count != due || count == 0 {
         return Err(Error::damaged(format!("it has {} bytes of centroids where {due} should be", reader.left())));
     }
     for list in first..first + count as u32 {
-        let [scale, offset, norm2] = [reader.array()?, reader.array()?, reader.array()?].map(f32::from_le_bytes);
+        let [scale, offset] = [reader.array()?, reader.array()?].map(f32::from_le_bytes);
         let code = reader.take(usize::from(header.dimensions))?.to_vec();
-        let centroid = Centroid { scale, offset, norm2, code };
+        let centroid = Centroid { scale, offset, code };
         centroid.check()?;
         each(list, centroid)?;
     }

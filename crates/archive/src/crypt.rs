@@ -1,5 +1,5 @@
-//! Encryption of objects: XChaCha20-Poly1305 with a nonce that follows from what is encrypted, so that the same content under the
-//! same key is the same object, and a nonce never serves two contents.
+//! Encryption of objects: XChaCha20-Poly1305 with a nonce that follows from what is encrypted, so that the same content
+//! under the same key is the same object, and a nonce never serves two contents.
 
 use crate::Hash;
 use crate::bytes::hex;
@@ -66,8 +66,8 @@ impl Key {
         self.id
     }
 
-    /// The nonce for this plaintext with this associated data. Both are hashed with the length of the latter, so that one nonce
-    /// never serves two pairs.
+    /// The nonce for this plaintext with this associated data. Both are hashed with the length of the latter, so that
+    /// one nonce never serves two pairs.
     pub(crate) fn nonce(&self, associated: &[u8], plaintext: &[u8]) -> [u8; NONCE_BYTES] {
         let mut hasher = blake3::Hasher::new_keyed(&self.nonces);
         hasher.update(&(associated.len() as u64).to_le_bytes()).update(associated).update(plaintext);

@@ -32,7 +32,7 @@ impl Error {
     }
 
     /// What is damage where it is read is unfit where it is written.
-    pub(crate) fn as_unfit(self) -> Self {
+    pub(crate) fn into_unfit(self) -> Self {
         match self {
             Self::Damaged { what, .. } => Self::Unfit { what },
             other => other,

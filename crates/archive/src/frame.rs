@@ -54,8 +54,9 @@ pub struct Peeked {
     pub key: Option<KeyId>,
 }
 
-/// Makes an object of a raw chunk, with Zstandard's default level. The same chunk under the same key makes the same object, as long as
-/// the library of Zstandard is the same; [`Packed::content`] tells what was archived before even if it is not.
+/// Makes an object of a raw chunk, with Zstandard's default level. The same chunk under the same key makes the same
+/// object, as long as the library of Zstandard is the same; [`Packed::content`] tells what was archived before even if
+/// it is not.
 ///
 /// # Errors
 /// [`Error::TooLarge`] if the chunk is longer than its kind allows.
@@ -111,8 +112,8 @@ fn seal(bytes: &[u8]) -> [u8; TAG_BYTES] {
     seal
 }
 
-/// What a frame says of itself, without a look at the rest. For messages and for the choice of a key; nothing of it is checked
-/// against the seal.
+/// What a frame says of itself, without a look at the rest. For messages and for the choice of a key; nothing of it is
+/// checked against the seal.
 ///
 /// # Errors
 /// [`Error::Damaged`] if it is no frame or not whole, [`Error::Newer`].

@@ -19,7 +19,7 @@ pub struct GraphHeader {
     pub elements: u32,
     /// Most neighbors of an element above level 0: 1 to 100; twice as many at level 0.
     pub m: u16,
-    /// Ordinal of the entry point; none if there are no elements.
+    /// Ordinal of the entry point; none if there are no elements, or none of them is preferred.
     pub entry: Option<u32>,
 }
 
@@ -30,8 +30,8 @@ impl GraphHeader {
         if !(1..=MAX_M).contains(&self.m) {
             return Err(Error::damaged(format!("m is {}", self.m)));
         }
-        if self.entry.is_some() != (self.elements > 0) || self.entry.is_some_and(|entry| entry >= self.elements) {
-            return Err(Error::damaged(format!("the entry point is {:?} of {} elements", self.entry, self.elements)));
+        if let Some(entry) = self.entry.filter(|&entry| entry >= self.elements) {
+            return Err(Error::damaged(format!("the entry point is {entry} of {} elements", self.elements)));
         }
         Ok(())
     }
@@ -48,8 +48,8 @@ pub struct GraphElement {
     pub level: u8,
     /// One for each row, in the order of the index. None for an element without rows that holds the graph together.
     pub rows: Vec<Fingerprint>,
-    /// For each level from 0 to `level`, ordinals in the order of the index. **No lists at all**: not an element, but further
-    /// rows of the one that came before; of an element with very many rows, chunks hold some each.
+    /// For each level from 0 to `level`, ordinals in the order of the index. **No lists at all**: not an element, but
+    /// further rows of the one that came before; of an element with very many rows, chunks hold some each.
     pub neighbors: Vec<Vec<u32>>,
 }
 
@@ -68,13 +68,13 @@ impl GraphEncoder {
     /// # Errors
     /// If the header is out of range.
     pub fn new(header: GraphHeader) -> Result<Self> {
-        header.check().map_err(Error::as_unfit)?;
+        header.check().map_err(Error::into_unfit)?;
         let (levels, neighbor_counts) = (Vec::new(), Vec::new());
         Ok(Self { header, next: 0, chunk: Rows::default(), levels, neighbor_counts, neighbors: BitWriter::default() })
     }
 
-    /// Takes the next element, or up to [`ROWS_A_PUSH`](crate::ROWS_A_PUSH) further rows of the last one; returns a raw chunk
-    /// when one is full.
+    /// Takes the next element, or up to [`ROWS_A_PUSH`](crate::ROWS_A_PUSH) further rows of the last one; returns a raw
+    /// chunk when one is full.
     ///
     /// # Errors
     /// [`Error::Unfit`] if the element does not belong there; the encoder is then as before.
@@ -134,12 +134,13 @@ impl GraphEncoder {
     }
 }
 
-/// Calls `each` with the elements of a raw chunk and their ordinals, which begin at `first`: 0 for the first chunk of a segment,
-/// and further by what this returns for each chunk. A chunk may begin with further rows of the element `first - 1`, given as an
-/// element without lists. Returns how many elements begin in the chunk.
+/// Calls `each` with the elements of a raw chunk and their ordinals, which begin at `first`: 0 for the first chunk of a
+/// segment, and further by what this returns for each chunk. A chunk may begin with further rows of the element `first
+/// - 1`, given as an element without lists. Returns how many elements begin in the chunk.
 ///
-/// What is given to `each` is in range: at most `level` 15, ordinals below `elements`, as many neighbors as `m` allows. Whether the
-/// graph makes sense (neighbors that are at the level where they are named, no repeats) is for the caller to see to.
+/// What is given to `each` is in range: at most `level` 15, ordinals below `elements`, as many neighbors as `m` allows.
+/// Whether the graph makes sense (neighbors that are at the level where they are named, no repeats) is for the caller
+/// to see to.
 ///
 /// # Errors
 /// [`Error::Damaged`], before any call of `each` where lengths and counts are wrong; those of `each`.

@@ -31,7 +31,6 @@ pub use graph::{GraphElement, GraphEncoder, GraphHeader, decode_graph};
 pub use lists::{ListElement, ListsEncoder, ListsHeader, decode_lists};
 pub use manifest::{
     ArchivedIndex, Identity, MANIFEST_VERSION, Manifest, ManifestKind, RowsChunk, SegmentObjects, Source, Structure,
-    definition_hash,
 };
 pub use object::{Kind, ObjectRef, object_name};
 pub use rows::{LinesChunk, RowsDecoder, RowsEncoder};

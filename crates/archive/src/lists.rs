@@ -46,8 +46,8 @@ pub struct ListElement {
     pub second: Option<u32>,
     /// One for each row, in the order of the index; may be none.
     pub rows: Vec<Fingerprint>,
-    /// Not an element, but further rows of the one that came before (`list` and `second` say nothing): of an element with very
-    /// many rows, chunks hold some each.
+    /// Not an element, but further rows of the one that came before (`list` and `second` say nothing): of an element
+    /// with very many rows, chunks hold some each.
     pub further: bool,
 }
 
@@ -69,13 +69,13 @@ impl ListsEncoder {
     /// # Errors
     /// If the header is out of range.
     pub fn new(header: ListsHeader) -> Result<Self> {
-        header.check().map_err(Error::as_unfit)?;
+        header.check().map_err(Error::into_unfit)?;
         let (chunk, runs, seconds) = (Rows::default(), Vec::new(), BitWriter::default());
         Ok(Self { header, next: 0, last: 0, chunk, list: 0, runs, seconds })
     }
 
-    /// Takes the next element, or up to [`ROWS_A_PUSH`](crate::ROWS_A_PUSH) further rows of the last one; returns a raw chunk
-    /// when one is full.
+    /// Takes the next element, or up to [`ROWS_A_PUSH`](crate::ROWS_A_PUSH) further rows of the last one; returns a raw
+    /// chunk when one is full.
     ///
     /// # Errors
     /// [`Error::Unfit`] if the element does not belong there; the encoder is then as before.
@@ -138,9 +138,9 @@ impl ListsEncoder {
     }
 }
 
-/// As [`decode_graph`](crate::decode_graph), for lists: `each` is given elements in ascending order of their lists within a chunk, all
-/// lists being below [`ListsHeader::lists`]. That the next chunk goes on where this one ended is for the caller to see to, if
-/// it matters there.
+/// As [`decode_graph`](crate::decode_graph), for lists: `each` is given elements in ascending order of their lists
+/// within a chunk, all lists being below [`ListsHeader::lists`]. That the next chunk goes on where this one ended is
+/// for the caller to see to, if it matters there.
 ///
 /// # Errors
 /// [`Error::Damaged`], before any call of `each` where lengths and counts are wrong; those of `each`.

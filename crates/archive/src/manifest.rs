@@ -7,7 +7,7 @@ use crate::frame::{Packed, open, pack};
 use crate::graph::GraphHeader;
 use crate::lists::ListsHeader;
 use crate::object::{Kind, ObjectRef};
-use crate::{Hash, LARGEST_MANIFEST, cbor, table};
+use crate::{LARGEST_MANIFEST, cbor, table};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 
@@ -132,24 +132,6 @@ pub struct ArchivedIndex {
     pub segments: Vec<SegmentObjects>,
 }
 
-impl ArchivedIndex {
-    /// BLAKE3 of the definition in deterministic CBOR.
-    ///
-    /// # Errors
-    /// [`Error::Unfit`] if the definition has no such form.
-    pub fn definition_hash(&self) -> Result<Hash> {
-        definition_hash(&self.definition)
-    }
-}
-
-/// BLAKE3 of a definition in deterministic CBOR: equal for equal definitions, here and in every later release that reads them.
-///
-/// # Errors
-/// [`Error::Unfit`] if the definition has no such form.
-pub fn definition_hash(definition: &table::Index) -> Result<Hash> {
-    Ok(*blake3::hash(&cbor::encode(definition)?).as_bytes())
-}
-
 /// Rows of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowsChunk {
@@ -215,7 +197,7 @@ impl Manifest {
     /// # Errors
     /// [`Error::Unfit`] if it is no manifest, [`Error::TooLarge`].
     pub fn encode(&self) -> Result<Vec<u8>> {
-        self.check().map_err(Error::as_unfit)?;
+        self.check().map_err(Error::into_unfit)?;
         let encoded = cbor::encode(self)?;
         if encoded.len() > LARGEST_MANIFEST {
             let (size, limit) = (encoded.len() as u64, LARGEST_MANIFEST as u64);
@@ -301,7 +283,12 @@ impl Manifest {
         if !whole {
             return Err(Error::damaged("it has not the parts that an archive of its kind has"));
         }
-        self.indexes.iter().flat_map(|index| &index.segments).try_for_each(SegmentObjects::check)?;
+        let invalid = |error: table::Invalid| Error::damaged(error.to_string());
+        self.table.iter().try_for_each(|table| table.check().map_err(invalid))?;
+        for index in &self.indexes {
+            index.definition.check().map_err(invalid)?;
+            index.segments.iter().try_for_each(SegmentObjects::check)?;
+        }
         self.rows.iter().try_for_each(|chunk| chunk.object.check(Kind::Rows))
     }
 }

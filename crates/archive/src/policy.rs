@@ -72,10 +72,11 @@ pub enum Reason {
 /// What the policy lets go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Archives that go, by the locators of their manifests, oldest first. To be removed before their objects, so that no manifest is
-    /// found whose objects are gone.
+    /// Archives that go, by the locators of their manifests, oldest first. To be removed before their objects, so that
+    /// no manifest is found whose objects are gone.
     pub manifests: Vec<String>,
-    /// Objects that go with them, with the manifest whose container they are in if their locators begin with `./`. Each place once.
+    /// Objects that go with them, with the manifest whose container they are in if their locators begin with `./`. Each
+    /// place once.
     pub objects: Vec<(Place, String)>,
     /// The others, in the order in which they were given.
     pub kept: Vec<(String, Reason)>,
@@ -90,9 +91,9 @@ impl Plan {
 
 /// Decides over `all` archives of a store, of which those of the identities `ours` may go.
 ///
-/// `all` has to be all: an object stays if any archive that stays names it, by its name or by its place. So a manifest that cannot be
-/// read has to stop the caller, unless it is encrypted with a key of somebody else's: nothing of ours is in such an archive, as
-/// all objects of an archive are encrypted with the key of its manifest.
+/// `all` has to be all: an object stays if any archive that stays names it, by its name or by its place. So a manifest
+/// that cannot be read has to stop the caller, unless it is encrypted with a key of somebody else's: nothing of ours is
+/// in such an archive, as all objects of an archive are encrypted with the key of its manifest.
 pub fn plan(all: &[Known], ours: &[Identity], keep: Keep) -> Plan {
     let reasons = reasons(all, ours, keep);
     let (mut plan, mut names, mut places) = (Plan::default(), HashSet::new(), HashSet::new());

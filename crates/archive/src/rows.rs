@@ -1,5 +1,5 @@
-//! Chunks of a table's rows, as lines of COPY's text format. Chunks end where the content says, so that rows that come, go or
-//! change make new chunks near them only.
+//! Chunks of a table's rows, as lines of COPY's text format. Chunks end where the content says, so that rows that come,
+//! go or change make new chunks near them only.
 
 use crate::CHUNK_BYTES;
 use crate::bytes::{Reader, put_u32};
@@ -26,8 +26,8 @@ pub struct LinesChunk {
     pub lines: u32,
 }
 
-/// Makes chunks of lines. The same lines make the same chunks; a line that comes, goes or changes, other chunks from there to at
-/// most a few further on.
+/// Makes chunks of lines. The same lines make the same chunks; a line that comes, goes or changes, other chunks from
+/// there to at most a few further on.
 pub struct RowsEncoder {
     chunk: Vec<u8>,
     lines: u32,
@@ -45,13 +45,13 @@ impl RowsEncoder {
         Self { chunk: Vec::new(), lines: 0, flags: 0 }
     }
 
-    /// Takes a line without its newline, and gives the chunks that are full to `each`: seldom more than one, and of a very long
-    /// line all but the last.
+    /// Takes a line without its newline, and gives the chunks that are full to `each`: seldom more than one, and of a
+    /// very long line all but the last.
     ///
     /// # Errors
     /// [`Error::Unfit`] if the line holds a newline, is COPY's mark of the end `\.`, or is too long; those of `each`.
     pub fn push(&mut self, line: &[u8], each: &mut dyn FnMut(LinesChunk) -> Result<()>) -> Result<()> {
-        check_line(line).map_err(Error::as_unfit)?;
+        check_line(line).map_err(Error::into_unfit)?;
         if !self.chunk.is_empty() && self.chunk.len() + line.len() >= CHUNK_BYTES {
             each(self.take_chunk(0))?;
         }
@@ -88,7 +88,8 @@ impl RowsEncoder {
     }
 }
 
-/// Decided by the line alone; the longer it is, the likelier, so that chunks have about the same length for short lines and long.
+/// Decided by the line alone; the longer it is, the likelier, so that chunks have about the same length for short lines
+/// and long.
 fn ends_chunk(line: &[u8]) -> bool {
     let hash = blake3::hash(line);
     let (draw, _) = hash.as_bytes().split_at(8);
@@ -125,7 +126,8 @@ impl RowsDecoder {
         Self::default()
     }
 
-    /// Calls `each` with each line that ends in the chunk, without its newline. Returns how many. Holds a line of 1 GiB at most.
+    /// Calls `each` with each line that ends in the chunk, without its newline. Returns how many. Holds a line of 1 GiB
+    /// at most.
     ///
     /// # Errors
     /// [`Error::Damaged`]; those of `each`.

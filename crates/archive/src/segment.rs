@@ -108,7 +108,8 @@ impl Head {
     }
 }
 
-/// Whether so many rows of the next element, or of the last one, fit a segment of `all` elements of which `next` were given.
+/// Whether so many rows of the next element, or of the last one, fit a segment of `all` elements of which `next` were
+/// given.
 pub(crate) fn check_push(further: bool, rows: usize, (next, all): (u32, u32)) -> Result<()> {
     if rows > ROWS_A_PUSH {
         return Err(Error::unfit(format!("an element came with {rows} rows at once; {ROWS_A_PUSH} may come at once")));

@@ -29,8 +29,8 @@ pub fn encode_tombstones(elements: u32, ordinals: impl IntoIterator<Item = u32>)
     Ok(chunks)
 }
 
-/// Calls `each` with each ordinal. `least` is the smallest ordinal that may come: 0 for the first chunk, then what this returns for
-/// the chunk before.
+/// Calls `each` with each ordinal. `least` is the smallest ordinal that may come: 0 for the first chunk, then what this
+/// returns for the chunk before.
 ///
 /// # Errors
 /// [`Error::Damaged`]; those of `each`.

@@ -1,4 +1,5 @@
-//! Chunks of the vectors of a segment's rows, in the order in which the fingerprints come in the chunks of its structure.
+//! Chunks of the vectors of a segment's rows, in the order in which the fingerprints come in the chunks of its
+//! structure.
 
 use crate::CHUNK_BYTES;
 use crate::bytes::{Reader, put_u32};
@@ -18,7 +19,7 @@ impl VectorsEncoder {
     /// # Errors
     /// If vectors cannot have so many dimensions.
     pub fn new(dimensions: u16) -> Result<Self> {
-        check(dimensions).map_err(Error::as_unfit)?;
+        check(dimensions).map_err(Error::into_unfit)?;
         Ok(Self { dimensions, values: Vec::new(), before: 0 })
     }
 
@@ -66,8 +67,8 @@ fn a_chunk(dimensions: u16) -> usize {
     CHUNK_BYTES / (4 * usize::from(dimensions))
 }
 
-/// Calls `each` with the number of each row, from `first` on, and its vector. `first` is 0 for the first chunk of a segment, and
-/// further by what this returns for each chunk.
+/// Calls `each` with the number of each row, from `first` on, and its vector. `first` is 0 for the first chunk of a
+/// segment, and further by what this returns for each chunk.
 ///
 /// # Errors
 /// [`Error::Damaged`]; those of `each`.

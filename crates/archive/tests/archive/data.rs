@@ -1,8 +1,9 @@
 //! Made segments.
 
+use archive::table::{Column, Index, Indexed, ObjectName, Parameter, Table, TypeName};
 use archive::{
-    ArchivedIndex, Centroid, Fingerprint, GraphElement, GraphEncoder, GraphHeader, Identity, Kind, ListElement, ListsEncoder,
-    ListsHeader, Manifest, ManifestKind, ObjectRef, Packed, RowsChunk, SegmentObjects, Source, Structure,
+    ArchivedIndex, Centroid, Fingerprint, GraphElement, GraphEncoder, GraphHeader, Identity, Kind, ListElement,
+    ListsEncoder, ListsHeader, Manifest, ManifestKind, ObjectRef, Packed, RowsChunk, SegmentObjects, Source, Structure,
     encode_centroids, encode_tombstones, pack,
 };
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ impl Random {
 
     /// Below `n`.
     pub fn below(&mut self, n: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(n) >> 32) as u32
+        (((self.next() >> 32) * u64::from(n)) >> 32) as u32
     }
 
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
@@ -88,7 +89,6 @@ pub fn centroids(header: &ListsHeader, seed: u64) -> Vec<Centroid> {
     let centroid = |i| Centroid {
         scale: 0.25 * i as f32,
         offset: -1.5,
-        norm2: if i == 1 { f32::INFINITY } else { i as f32 },
         code: (0..header.dimensions).map(|_| value() as u8).collect(),
     };
     (0..header.lists).map(centroid).collect()
@@ -147,12 +147,54 @@ pub fn source(index: Option<&str>) -> Source {
     Source { database, schema, table, index: index.map(String::from) }
 }
 
-pub fn index() -> archive::table::Index {
-    archive::table::Index { name: "docs_embedding_idx".into() }
+fn builtin(name: &str, arguments: &[&str]) -> TypeName {
+    let arguments = arguments.iter().map(ToString::to_string).collect();
+    TypeName { schema: "pg_catalog".into(), name: name.into(), extension: None, arguments, dimensions: 0 }
 }
 
-pub fn table() -> archive::table::Table {
-    archive::table::Table { name: "docs".into() }
+pub fn index() -> Index {
+    let class =
+        |name: &str| ObjectName { schema: "public".into(), name: name.into(), extension: Some("hybridvec".into()) };
+    let vector = TypeName { schema: "public".into(), extension: Some("hybridvec".into()), ..builtin("vector", &["5"]) };
+    Index {
+        name: "docs_embedding_idx".into(),
+        table_schema: "public".into(),
+        table: "docs".into(),
+        method: "hybrid".into(),
+        vector: Indexed::Column("embedding".into()),
+        vector_type: vector,
+        opclass: class("vector_cosine_ops"),
+        keys: vec![],
+        predicate: None,
+        options: vec![Parameter { name: "m".into(), value: "4".into() }],
+    }
+}
+
+pub fn table() -> Table {
+    let column = |name: &str, of: TypeName| Column {
+        name: name.into(),
+        of,
+        not_null: false,
+        collation: None,
+        storage: None,
+        compression: None,
+        numbering: None,
+        default: None,
+        comment: None,
+    };
+    Table {
+        schema: "public".into(),
+        name: "docs".into(),
+        unlogged: false,
+        columns: vec![column("id", builtin("int8", &[])), column("embedding", index().vector_type)],
+        options: vec![],
+        constraints: vec![],
+        plain_indexes: vec![],
+        hybrid_indexes: vec![index()],
+        owner: Some("shop_owner".into()),
+        comment: None,
+        not_carried: vec!["trigger \"audit\"".into()],
+    }
 }
 
 pub fn vectors(rows: usize, dimensions: u16) -> Vec<Vec<u8>> {
