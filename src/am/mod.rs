@@ -37,6 +37,11 @@ fn raise_for(index: Index, error: &Error) -> ! {
                 .hint("Install the newer hybridvec library, or REINDEX with this one.")
                 .raise()
         }
+        Error::Structure(_) => {
+            Fault::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, format!("index \"{name}\": {error}"))
+                .hint("Nothing was changed. Use another archive, or build the index without one.")
+                .raise()
+        }
         Error::Full | Error::Limit(_) => {
             Fault::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, format!("index \"{name}\": {error}")).raise()
         }

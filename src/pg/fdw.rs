@@ -41,18 +41,22 @@ pub struct Server {
     pub options: Options,
 }
 
+#[cold]
+fn no_server(name: &str) -> ! {
+    raise(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("server \"{name}\" does not exist"))
+}
+
 impl Server {
     /// Looks a server up.
     ///
     /// # Errors
     /// Raises 42704 if there is none of this name, 42501 without USAGE, 42809 if it is not of our wrapper.
     pub fn find(name: &str) -> Self {
-        let missing = || raise(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("server \"{name}\" does not exist"));
-        let c_name = CString::new(name).unwrap_or_else(|_| missing());
+        let c_name = CString::new(name).unwrap_or_else(|_| no_server(name));
         // SAFETY: a lookup that may fail; the result is palloc'd, and its options are a list of DefElem.
         let (server, options) = unsafe {
             let server = pg_sys::GetForeignServerByName(c_name.as_ptr(), true);
-            let Some(server) = server.as_ref() else { missing() };
+            let Some(server) = server.as_ref() else { no_server(name) };
             (server, options_of(server.options))
         };
         check_usage(server.serverid, &c_name);

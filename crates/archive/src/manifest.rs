@@ -84,6 +84,10 @@ impl Structure {
 #[serde(deny_unknown_fields)]
 pub struct SegmentObjects {
     pub structure: Structure,
+    /// Tells the segment from all others of all indexes everywhere, if it does not change any more: one that comes again
+    /// is not read again.
+    #[serde(with = "fixed_or_null")]
+    pub origin: Option<[u8; 16]>,
     /// Fingerprints in `objects`.
     pub rows: u64,
     /// Graph or lists chunks.
