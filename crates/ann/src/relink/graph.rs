@@ -170,7 +170,7 @@ impl<A: Arena> Relinked<'_, A> {
             return lists.fill(self.graph.list_index(node, level), &b.nodes);
         }
         // Neighbors of neighbors that are gone; if they are gone, too, theirs.
-        let own = b.dropped.len();
+        let (own, kept) = (b.dropped.len(), b.nodes.len());
         b.seen.clear();
         b.dropped.iter().for_each(|&ordinal| _ = b.seen.insert(ordinal));
         b.build.visited.clear();
@@ -185,8 +185,10 @@ impl<A: Arena> Relinked<'_, A> {
         }
         let code = self.graph.codes().parts(node);
         let mut near: Vec<Near> = b.nodes.iter().map(|&n| Near::new(self.graph.distance(code, n), n)).collect();
+        // The nearest of what is new, and all that was there: links that lead far off are few and of use.
+        near[kept..].sort_unstable();
+        near.truncate(kept + self.enough);
         near.sort_unstable();
-        near.truncate(self.enough);
         self.graph.choose_neighbors(node, level, &near, &mut b.build.links);
     }
 

@@ -109,6 +109,9 @@ impl Levels {
 
     fn add(&mut self, header: &GraphHeader, shape: &Shape, ordinal: u32, element: &GraphElement) -> Result<()> {
         let level = element.level;
+        if element.neighbors.is_empty() && ordinal as usize + 1 == self.levels.len() {
+            return Ok(());
+        }
         if ordinal as usize != self.levels.len() || ordinal >= header.elements {
             return Err(unsound(format!("element {ordinal} of a graph comes out of order")));
         }
@@ -150,6 +153,9 @@ impl<A: Arena> Links<A> {
         arena.charge(9 * levels.len());
         let mut lists = Lists::new(words);
         Levels::read(header, shape, source, |ordinal, element| {
+            if element.neighbors.is_empty() {
+                return Ok(());
+            }
             if levels.get(ordinal as usize) != Some(&element.level) {
                 return Err(unsound("a graph is not the same when it is read again"));
             }

@@ -65,6 +65,12 @@ impl CentroidCodes {
         (scale, offset, &self.codes[i * self.dimensions..][..self.dimensions])
     }
 
+    /// Squared norm of a centroid, as an index keeps it.
+    pub fn norm2(&self, i: usize) -> f32 {
+        let (scale, offset, code) = self.get(i);
+        sq8::params_of(code, scale, offset).norm2
+    }
+
     /// Centroids.
     pub fn len(&self) -> usize {
         self.scaling.len()
@@ -113,7 +119,10 @@ pub(super) fn read(
 ) -> Result<()> {
     let mut next = 0;
     source(&mut |ordinal, element| {
-        if ordinal != next || ordinal >= header.elements {
+        if element.further && next > 0 && ordinal == next - 1 {
+            return look(ordinal, &element);
+        }
+        if element.further || ordinal != next || ordinal >= header.elements {
             return Err(unsound(format!("element {ordinal} of lists comes out of order")));
         }
         next += 1;
@@ -132,7 +141,7 @@ pub(super) fn read(
 pub fn assignment(header: &ListsHeader, source: &mut Source<ListElement>, mapping: &Mapping) -> Result<Vec<[u32; 2]>> {
     let mut lists = vec![[NO_LIST; 2]; mapping.nodes()];
     read(header, source, |ordinal, element| {
-        if let Some(node) = mapping.owned(ordinal) {
+        if let Some(node) = mapping.owned(ordinal).filter(|_| !element.further) {
             lists[node as usize] = [element.list, element.second.unwrap_or(NO_LIST)];
         }
         Ok(())
