@@ -4,6 +4,7 @@ pub mod arena;
 pub mod array;
 mod aside;
 pub mod buffer;
+pub mod fetch;
 pub mod fmgr;
 pub mod handler;
 pub mod key;

@@ -129,14 +129,16 @@ impl Table<'_> {
     fn build_graph(&self) -> Built {
         let (codes, rows) = self.rows().finish();
         let parameters = &self.parameters;
-        let graph = Graph::new(&mut HeapArena, &parameters.shape(), parameters.ef_construction, codes, 1).expect("fits");
+        let graph =
+            Graph::new(&mut HeapArena, &parameters.shape(), parameters.ef_construction, codes, 1).expect("fits");
         with_work(|work| graph.link_all((work.pool, THREADS), work.stop, |_| (work.poll)(0))).expect("not stopped");
         self.write_graph(&graph, &rows)
     }
 
     fn import_graph(&self, header: &GraphHeader, elements: &[GraphElement]) -> Built {
         let parameters = &self.parameters;
-        let prints: Vec<_> = (0..).zip(elements).flat_map(|(o, e)| e.rows.iter().map(move |print| (o, *print))).collect();
+        let prints: Vec<_> =
+            (0..).zip(elements).flat_map(|(o, e)| e.rows.iter().map(move |print| (o, *print))).collect();
         let (rows, mapping) = self.claimed(&prints, header.elements);
         let mut source: ann::relink::Source<GraphElement> =
             Box::new(|visit| (0..).zip(elements).try_for_each(|(ordinal, element)| visit(ordinal, element.clone())));
@@ -159,7 +161,8 @@ impl Table<'_> {
     }
 
     fn import_lists(&self, header: &ListsHeader, centroids: &CentroidCodes, elements: &[ListElement]) -> Built {
-        let prints: Vec<_> = (0..).zip(elements).flat_map(|(o, e)| e.rows.iter().map(move |print| (o, *print))).collect();
+        let prints: Vec<_> =
+            (0..).zip(elements).flat_map(|(o, e)| e.rows.iter().map(move |print| (o, *print))).collect();
         let (rows, mapping) = self.claimed(&prints, header.elements);
         let mut source: ann::relink::Source<ListElement> =
             Box::new(|visit| (0..).zip(elements).try_for_each(|(ordinal, element)| visit(ordinal, element.clone())));
@@ -218,7 +221,8 @@ fn main() {
     let read = |name: &str| std::fs::read(format!("{dir}/{name}")).expect(name);
     let queries: Vec<f32> = read("queries.f32").chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     let base: Vec<f32> = read("base.f16").chunks(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
-    let truth_len = std::fs::metadata(format!("{dir}/gt_cos.i32")).or_else(|_| std::fs::metadata(format!("{dir}/gt_l2.i32")));
+    let truth_len =
+        std::fs::metadata(format!("{dir}/gt_cos.i32")).or_else(|_| std::fs::metadata(format!("{dir}/gt_l2.i32")));
     let dimensions = queries.len() / (truth_len.expect("a truth").len() as usize / 400);
     let parameters = Parameters {
         metric,
@@ -237,15 +241,15 @@ fn main() {
     };
     let rows = (base.len() / dimensions) as u32;
     let all = Table { parameters, base: &base, kept: (0..rows).collect() };
-    let of = |rows: &[Row]| {
-        rows.iter().map(|row| fingerprint(all.vector(row.tid.block), &row.keys)).collect::<Vec<_>>()
-    };
+    let of =
+        |rows: &[Row]| rows.iter().map(|row| fingerprint(all.vector(row.tid.block), &row.keys)).collect::<Vec<_>>();
     let (graph, cpu, _) = timed(|| all.build_graph());
     println!("{rows} rows; a graph is built in {cpu:.1} s of CPU");
     let (lists, cpu, _) = timed(|| all.build_lists());
     println!("lists are built in {cpu:.1} s of CPU");
     let ((graph_header, elements), cpu, _) = timed(|| {
-        let (reader, mut elements) = (GraphReader::open(&graph.store, &graph.meta, &graph.entry).expect("sound"), vec![]);
+        let (reader, mut elements) =
+            (GraphReader::open(&graph.store, &graph.meta, &graph.entry).expect("sound"), vec![]);
         let read: ann::error::Result<()> = reader.each(|e| {
             elements.push(GraphElement { level: e.level, rows: of(&e.rows), neighbors: e.neighbors });
             Ok(())
@@ -263,7 +267,8 @@ fn main() {
     read.expect("sound");
     let (lists_header, centroids) = (reader.header(), reader.centroids().expect("sound"));
     for percent in percents.iter().map(|p| p.parse::<u32>().expect("a number")) {
-        let kept = (0..rows).filter(|row| row.wrapping_mul(0x9E37_79B1) >> 7 & 0xFFFF >= percent * 65536 / 100).collect();
+        let kept =
+            (0..rows).filter(|row| row.wrapping_mul(0x9E37_79B1) >> 7 & 0xFFFF >= percent * 65536 / 100).collect();
         let table = Table { parameters: all.parameters.clone(), base: &base, kept };
         let truth = table.truth(&queries);
         for (name, (built, build_cpu, _), (imported, import_cpu, _)) in [

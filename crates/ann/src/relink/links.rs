@@ -1,6 +1,6 @@
 //! An archived graph in memory, checked.
 
-use super::{GraphElement, GraphHeader, Source, unsound};
+use super::{Fingerprint, GraphElement, GraphHeader, Source, unsound};
 use crate::error::Result;
 use crate::hnsw::build::Arena;
 use crate::shape::{MAX_LEVEL, Shape};
@@ -200,4 +200,18 @@ impl<A: Arena> Links<A> {
     pub fn neighbors(&self, ordinal: u32, level: u8) -> impl Iterator<Item = u32> {
         self.lists.of(ordinal, level).iter().map(|word| word.load(Relaxed))
     }
+}
+
+/// Looks at all of an archived graph and shows the rows of its elements, a part of an element's rows at a time.
+///
+/// # Errors
+/// [`Error::Structure`](crate::error::Error::Structure), but for links to elements that are not on the link's level, which
+/// [`Links::read`] finds; those of `each`.
+pub fn each_graph_row(
+    header: &GraphHeader,
+    shape: &Shape,
+    source: &mut Source<GraphElement>,
+    mut each: impl FnMut(u32, &[Fingerprint]) -> Result<()>,
+) -> Result<()> {
+    Levels::read(header, shape, source, |ordinal, element| each(ordinal, &element.rows)).map(|_| ())
 }

@@ -12,8 +12,8 @@ mod read;
 
 pub use gather::Gathered;
 pub use graph::Mapping;
-pub use links::Links;
-pub use lists::{CentroidCodes, assignment};
+pub use links::{Links, each_graph_row};
+pub use lists::{CentroidCodes, assignment, each_list_row};
 pub use matching::{Claimed, Fingerprints};
 pub use read::{GraphReader, ListsReader, ReadElement, ReadListed};
 
