@@ -1,5 +1,6 @@
 //! `CREATE INDEX`, `REINDEX`: encode the rows, link them on threads, write the pages, log them.
 
+use super::import::{self, Archived, Import, Structure};
 use super::keys::age_key;
 use super::{check_dimensions, or_raise};
 use crate::error::Fault;
@@ -11,6 +12,7 @@ use crate::pg::reloptions::{self, Options};
 use crate::pg::settings::{maintenance_work_mem, now};
 use crate::pg::thread::{Pool, wait_a_moment};
 use ann::age::{AgeCut, MICROSECONDS_A_DAY, Recency};
+use ann::error::Error;
 use ann::hnsw::build::{Graph, Node};
 use ann::hnsw::layout::{Rows, pages_needed, write_segment};
 use ann::hnsw::probe::encode_row;
@@ -19,7 +21,9 @@ use ann::ivf::kmeans::Work;
 use ann::ivf::write::Plan;
 use ann::keys::Row;
 use ann::page::{BlockNumber, Kind, META_BLOCK, Page, Tag};
+use ann::relink::{Claimed, Gathered, Links, assignment};
 use ann::shape::Shape;
+use ann::sq8::Params;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
@@ -64,6 +68,7 @@ pub fn empty_pages(index: Index) -> [Box<Page>; 3] {
 /// Builds the index from what `scan` shows: it calls its argument for each row and returns the rows of the table.
 pub fn build(index: Index, scan: impl FnOnce(&mut dyn FnMut(Row, &[f32])) -> f64) -> Built {
     let mut builder = Builder::new(index);
+    builder.import = Import::take(index, &builder.parameters);
     warn_of_idle_options(index, &builder.parameters);
     progress::phase(Phase::Load);
     let heap_tuples = scan(&mut |row, vector| builder.add(&row, vector));
@@ -126,6 +131,8 @@ struct Builder {
     next_block: BlockNumber,
     index_tuples: u64,
     noticed: bool,
+    /// Archived segments, and the rows that they know.
+    import: Option<Import>,
 }
 
 /// Blocks of the metapage and the directory, which are written last.
@@ -156,22 +163,35 @@ impl Builder {
             next_block: FIRST_SEGMENT_BLOCK,
             index_tuples: 0,
             noticed: false,
+            import: None,
         }
     }
 
     fn add(&mut self, row: &Row, vector: &[f32]) {
         check_dimensions(self.parameters.dimensions, vector.len());
         let Some((_, params)) = encode_row(self.parameters.metric, vector, &mut self.code) else { return };
+        self.index_tuples += 1;
+        progress::tuples_done(self.index_tuples);
+        if let Some(import) = &mut self.import
+            && import.claim(self.index, row, vector, (&params, &self.code))
+        {
+            return;
+        }
+        let code = std::mem::take(&mut self.code);
+        self.place(row, &params, &code);
+        self.code = code;
+        self.write_what_is_full();
+    }
+
+    /// Keeps a row for the segment that it belongs to.
+    fn place(&mut self, row: &Row, params: &Params, code: &[u8]) {
         let is_old = match self.recency {
             Recency::None => true,
             Recency::ByAge { .. } => self.cut.is_some_and(|cut| cut.is_old(&row.keys)),
             Recency::All | Recency::ByArrival(_) => false,
         };
         let rows = if is_old { &mut self.old } else { &mut self.rows };
-        or_raise(self.index, rows.push(&mut self.arena, &params, &self.code, row));
-        self.index_tuples += 1;
-        progress::tuples_done(self.index_tuples);
-        self.write_what_is_full();
+        or_raise(self.index, rows.push(&mut self.arena, params, code, row));
     }
 
     /// Writes segments of as many rows as they should have at most, and forgets those rows.
@@ -331,6 +351,99 @@ impl Builder {
         self.add_segment(id, SegmentKind::Hnsw, active, &blocks, head.created);
     }
 
+    /// Makes the archived segments of the rows that they know, in front of all others; what cannot be made again is built as
+    /// other rows are.
+    fn relink(&mut self) {
+        let Some(mut import) = self.import.take() else { return };
+        progress::phase(Phase::Relink);
+        let (claimed, ranges) = import.claims();
+        progress::tuples_total(claimed.len() as u64);
+        let mut arena = BuildArena::new(maintenance_work_mem() / 2);
+        let (before, mut done) = (self.segments.len(), 0);
+        for (mut archived, range) in std::mem::take(&mut import.segments).into_iter().zip(ranges) {
+            let claims = &claimed[range];
+            if !claims.is_empty() {
+                match self.relink_segment(&mut archived, claims, &import.gathered, &mut arena) {
+                    Ok(kept) => {
+                        import.imported.linked += claims.len() as u64;
+                        import.imported.segments += 1;
+                        import.imported.dropped += u64::from(archived.elements()) - kept;
+                    }
+                    Err(Error::Structure(what)) => {
+                        import.imported.refused.push(format!("{}: {what}", archived.name));
+                        self.give_back(claims, &import.gathered);
+                    }
+                    Err(error) => or_raise(self.index, Err(error)),
+                }
+                arena.reset();
+            } else {
+                import.imported.dropped += u64::from(archived.elements());
+            }
+            done += claims.len() as u64;
+            progress::tuples_done(done);
+        }
+        // The directory lists what is oldest first.
+        self.segments.rotate_left(before);
+        import.imported.inserted = self.index_tuples - import.imported.linked;
+        import::report(import.imported);
+    }
+
+    /// Gives rows that were kept for an archived segment to the build.
+    fn give_back(&mut self, claims: &[Claimed], gathered: &Gathered<BuildArena>) {
+        for claim in claims {
+            let (params, code, row) = gathered.get(claim.node);
+            self.place(&row, &params, code);
+        }
+    }
+
+    /// Makes an archived segment of some rows and writes it. How many of its elements have one.
+    fn relink_segment(
+        &mut self,
+        archived: &mut Archived,
+        claims: &[Claimed],
+        gathered: &Gathered<BuildArena>,
+        arena: &mut BuildArena,
+    ) -> ann::error::Result<u64> {
+        if self.segments.len() + 1 >= MAX_SEGMENTS {
+            return Err(Error::Structure(format!("an index does not have more than {MAX_SEGMENTS} segments")));
+        }
+        let created = archived.created.min(now());
+        let pool = self.pool.get_or_insert_with(Pool::new);
+        let mut poll = |_| {
+            wait_a_moment();
+            Ok(())
+        };
+        let mut work = Work { pool: pool.rayon(), threads: pool.threads(), stop: pool.stop(), poll: &mut poll };
+        let index = self.index;
+        let write = |block, page: &Page| append(index, block, page);
+        match &mut archived.structure {
+            Structure::Graph { header, source } => {
+                let links = Links::read(arena, &self.shape, header, source)?;
+                let (rows, mapping) = gathered.segment(claims, header.elements, arena)?;
+                let (codes, lists) = rows.finish();
+                let settings = (&self.shape, self.parameters.ef_construction, u64::from(self.next_block));
+                let graph = Graph::from_structure(arena, settings, codes, (&links, &mapping), &mut work)?;
+                let pages = pages_needed(&graph, &lists, &self.shape);
+                let (id, blocks, head) = next_segment(index, &self.segments, self.next_block, pages);
+                let head = Head { active: false, created, ..head };
+                write_segment(&graph, &lists, &self.shape, (id, &blocks), &head, write)?;
+                self.add_segment(id, SegmentKind::Hnsw, false, &blocks, created);
+                Ok(mapping.kept() as u64)
+            }
+            Structure::Lists { header, centroids, source } => {
+                let (rows, mapping) = gathered.segment(claims, header.elements, arena)?;
+                let assignment = assignment(header, source, &mapping)?;
+                let (codes, lists) = rows.finish();
+                let shape = self.shape.without_neighbors();
+                let plan = Plan::from_structure((&codes, &lists, &shape), centroids, assignment, &mut work)?;
+                let (id, blocks, head) = next_segment(index, &self.segments, self.next_block, plan.pages_needed());
+                plan.write((id, &blocks), &Head { created, ..head }, &mut work, write)?;
+                self.add_segment(id, SegmentKind::Ivf, false, &blocks, created);
+                Ok(mapping.kept() as u64)
+            }
+        }
+    }
+
     /// Says, once, how much memory would have kept the build out of temporary files.
     fn notice_spill(&mut self) {
         if self.arena.spilled() == 0 || self.noticed {
@@ -345,6 +458,7 @@ impl Builder {
     }
 
     fn finish(mut self, heap_tuples: f64) -> Built {
+        self.relink();
         self.set_older_apart();
         if !self.old.is_empty() {
             self.write_partitions();

@@ -3,6 +3,8 @@
 pub mod build;
 pub mod compact;
 pub mod cost;
+pub mod fingerprints;
+pub mod import;
 pub mod insert;
 pub mod keys;
 mod metric;
@@ -45,6 +47,11 @@ fn raise_for(index: Index, error: &Error) -> ! {
         Error::Full | Error::Limit(_) => {
             Fault::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, format!("index \"{name}\": {error}")).raise()
         }
+        Error::Structure(_) => Fault::new(
+            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+            format!("archive of index \"{name}\" is damaged: {error}"),
+        )
+        .raise(),
         Error::Stopped => Fault::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "index build was stopped").raise(),
     }
 }

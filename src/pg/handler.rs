@@ -196,6 +196,7 @@ unsafe extern "C-unwind" fn ambuildphasename(phase: i64) -> *mut std::ffi::c_cha
         4 => c"writing pages",
         5 => c"writing WAL",
         6 => c"computing lists",
+        7 => c"relinking archived segments",
         _ => return ptr::null_mut(),
     };
     // SAFETY: copies a C string into the caller's context.

@@ -11,6 +11,7 @@ pub enum Phase {
     Write = 4,
     Log = 5,
     Cluster = 6,
+    Relink = 7,
 }
 
 fn set(parameter: u32, value: i64) {

@@ -472,6 +472,28 @@ impl OpenTable {
         unsafe { (*(*self.relation).rd_rel).relowner }
     }
 
+    /// Runs `work` as the table's owner, with what VACUUM, too, allows itself then.
+    pub fn as_owner<R>(&self, work: impl FnOnce() -> R) -> R {
+        let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+        // SAFETY: the transaction's abort puts user and settings back after an ERROR.
+        let level = unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+            let restricted = context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+            pg_sys::SetUserIdAndSecContext(self.owner(), restricted);
+            let level = pg_sys::NewGUCNestLevel();
+            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            pg_sys::RestrictSearchPath();
+            level
+        };
+        let result = work();
+        // SAFETY: what was in force above.
+        unsafe {
+            pg_sys::AtEOXact_GUC(false, level);
+            pg_sys::SetUserIdAndSecContext(user, context);
+        }
+        result
+    }
+
     pub(super) fn as_ptr(&self) -> pg_sys::Relation {
         self.relation
     }

@@ -296,14 +296,14 @@ pub struct Graph<A: Arena> {
 /// Rows that lie side by side in a table are often alike. Two that threads link at the same time do not see each other;
 /// were they neighbors, the heuristic would drop links to one that only the other could replace.
 #[derive(Clone, Copy)]
-struct Order {
+pub(crate) struct Order {
     nodes: u64,
     /// Has no divisor in common with `nodes`, so every node comes once.
     step: u64,
 }
 
 impl Order {
-    fn of(nodes: usize) -> Self {
+    pub(crate) fn of(nodes: usize) -> Self {
         let nodes = nodes.max(1) as u64;
         let gcd = |mut a: u64, mut b: u64| {
             while b > 0 {
@@ -317,7 +317,7 @@ impl Order {
         Self { nodes, step }
     }
 
-    fn node(self, i: usize) -> Node {
+    pub(crate) fn node(self, i: usize) -> Node {
         (i as u64 * self.step % self.nodes) as Node
     }
 }

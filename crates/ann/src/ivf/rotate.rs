@@ -5,7 +5,7 @@
 //!
 //! Part of the format: codes in old indexes are of vectors rotated like this, so nothing here may ever change.
 
-pub(crate) const SEED: u64 = 0x6879_6272_6964_7631;
+const SEED: u64 = 0x6879_6272_6964_7631;
 
 /// A fixed random rotation of vectors with `dimensions` values, padded with zeros to [`Self::width`].
 pub struct Rotation {

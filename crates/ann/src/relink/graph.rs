@@ -2,7 +2,7 @@
 
 use super::Links;
 use crate::error::Result;
-use crate::hnsw::build::{Arena, Codes, Graph, Node, Scratch};
+use crate::hnsw::build::{Arena, Codes, Graph, Node, Order, Scratch};
 use crate::hnsw::near::{Near, Visited};
 use crate::ivf::kmeans::{Job, Work};
 use crate::page::NONE;
@@ -16,6 +16,9 @@ const ALONE: usize = 256;
 const MOST_CANDIDATES: usize = 512;
 /// Most dropped elements that are looked through for the neighbors of one node, beyond its own.
 const MOST_STEPS: usize = 256;
+/// Of the archived elements at least one in so many must be there: else linking through them costs as much as a build, and
+/// finds less (measured with 60,000 rows of which a tenth was left: 0.3 points less at `ef` 80, 2.4 at 20).
+const ONE_IN: usize = 3;
 /// How often nodes out of reach are linked, at most: each may cut off others.
 const ROUNDS: usize = 3;
 
@@ -76,8 +79,8 @@ impl Mapping {
 
 impl<A: Arena> Graph<A> {
     /// A graph of the nodes of `codes` with the links of an archived one. Where elements are gone, those that they linked
-    /// are linked to each other; nodes that nothing leads to, and those that the archive does not know, are inserted.
-    /// Work counts nodes.
+    /// are linked to each other; nodes that nothing leads to, and those that the archive does not know, are inserted. Where
+    /// most elements are gone the graph is built afresh. Work counts nodes.
     ///
     /// # Errors
     /// What the arena fails with; those of `work`'s poll; [`Error::Stopped`](crate::error::Error::Stopped).
@@ -98,18 +101,26 @@ impl<A: Arena> Graph<A> {
         };
         let levels = mapping.owners.iter().enumerate().map(level).collect();
         let graph = Self::with_levels(arena, shape, ef_construction, codes, levels)?;
+        if mapping.owned_nodes() * ONE_IN < links.len() {
+            let poll = |done| (work.poll)(done as u64);
+            graph.link_all((work.pool, work.threads), work.stop, poll)?;
+            return Ok(graph);
+        }
         let relinked = Relinked { graph: &graph, links, mapping, enough: ef_construction.max(2 * shape.m) };
         if let Some(entry) = relinked.entry() {
             graph.raise_entry(entry, graph.level(entry));
         }
         work.drive(|job| {
             relinked.link_through(job)?;
+            let mut before = usize::MAX;
             for _ in 0..ROUNDS {
                 let lost = relinked.out_of_reach(job)?;
-                if lost.is_empty() {
+                // Where many stay out of reach (inner product, small vectors), they would in any graph.
+                if lost.is_empty() || lost.len() > before / 2 {
                     break;
                 }
                 relinked.insert(&lost, job)?;
+                before = lost.len();
             }
             Ok(())
         })?;
@@ -170,7 +181,7 @@ impl<A: Arena> Relinked<'_, A> {
             return lists.fill(self.graph.list_index(node, level), &b.nodes);
         }
         // Neighbors of neighbors that are gone; if they are gone, too, theirs.
-        let own = b.dropped.len();
+        let (own, kept) = (b.dropped.len(), b.nodes.len());
         b.seen.clear();
         b.dropped.iter().for_each(|&ordinal| _ = b.seen.insert(ordinal));
         b.build.visited.clear();
@@ -185,8 +196,10 @@ impl<A: Arena> Relinked<'_, A> {
         }
         let code = self.graph.codes().parts(node);
         let mut near: Vec<Near> = b.nodes.iter().map(|&n| Near::new(self.graph.distance(code, n), n)).collect();
+        // The nearest of what is new, and all that was there: links that lead far off are few and of use.
+        near[kept..].sort_unstable();
+        near.truncate(kept + self.enough);
         near.sort_unstable();
-        near.truncate(self.enough);
         self.graph.choose_neighbors(node, level, &near, &mut b.build.links);
     }
 
@@ -247,6 +260,9 @@ impl<A: Arena> Relinked<'_, A> {
             job.go_on()?;
             self.graph.insert(node, &mut scratch);
         }
-        job.each(&mut vec![(); rest.len()], 1, Scratch::default, |scratch, i, _| self.graph.insert(rest[i], scratch))
+        let order = Order::of(rest.len());
+        job.each(&mut vec![(); rest.len()], 1, Scratch::default, |scratch, i, _| {
+            self.graph.insert(rest[order.node(i) as usize], scratch);
+        })
     }
 }

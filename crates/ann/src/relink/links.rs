@@ -1,6 +1,6 @@
 //! An archived graph in memory, checked.
 
-use super::{GraphElement, GraphHeader, Source, unsound};
+use super::{Fingerprint, GraphElement, GraphHeader, Source, unsound};
 use crate::error::Result;
 use crate::hnsw::build::Arena;
 use crate::shape::{MAX_LEVEL, Shape};
@@ -109,6 +109,9 @@ impl Levels {
 
     fn add(&mut self, header: &GraphHeader, shape: &Shape, ordinal: u32, element: &GraphElement) -> Result<()> {
         let level = element.level;
+        if element.neighbors.is_empty() && ordinal as usize + 1 == self.levels.len() {
+            return Ok(());
+        }
         if ordinal as usize != self.levels.len() || ordinal >= header.elements {
             return Err(unsound(format!("element {ordinal} of a graph comes out of order")));
         }
@@ -150,6 +153,9 @@ impl<A: Arena> Links<A> {
         arena.charge(9 * levels.len());
         let mut lists = Lists::new(words);
         Levels::read(header, shape, source, |ordinal, element| {
+            if element.neighbors.is_empty() {
+                return Ok(());
+            }
             if levels.get(ordinal as usize) != Some(&element.level) {
                 return Err(unsound("a graph is not the same when it is read again"));
             }
@@ -194,4 +200,18 @@ impl<A: Arena> Links<A> {
     pub fn neighbors(&self, ordinal: u32, level: u8) -> impl Iterator<Item = u32> {
         self.lists.of(ordinal, level).iter().map(|word| word.load(Relaxed))
     }
+}
+
+/// Looks at all of an archived graph and shows the rows of its elements, a part of an element's rows at a time.
+///
+/// # Errors
+/// [`Error::Structure`](crate::error::Error::Structure), but for links to elements that are not on the link's level, which
+/// [`Links::read`] finds; those of `each`.
+pub fn each_graph_row(
+    header: &GraphHeader,
+    shape: &Shape,
+    source: &mut Source<GraphElement>,
+    mut each: impl FnMut(u32, &[Fingerprint]) -> Result<()>,
+) -> Result<()> {
+    Levels::read(header, shape, source, |ordinal, element| each(ordinal, &element.rows)).map(|_| ())
 }

@@ -1,8 +1,9 @@
 //! Archived centroids and assignments, checked.
 
-use super::{ListElement, ListsHeader, Mapping, Source, unsound};
+use super::{Fingerprint, ListElement, ListsHeader, Mapping, Source, unsound};
 use crate::error::Result;
 use crate::ivf::assign::NO_LIST;
+use crate::shape::Shape;
 use crate::sq8::{self, Params};
 
 /// Centroids as an index keeps them: one byte a dimension, a scale and an offset.
@@ -65,6 +66,12 @@ impl CentroidCodes {
         (scale, offset, &self.codes[i * self.dimensions..][..self.dimensions])
     }
 
+    /// Squared norm of a centroid, as an index keeps it.
+    pub fn norm2(&self, i: usize) -> f32 {
+        let (scale, offset, code) = self.get(i);
+        sq8::params_of(code, scale, offset).norm2
+    }
+
     /// Centroids.
     pub fn len(&self) -> usize {
         self.scaling.len()
@@ -80,19 +87,23 @@ impl CentroidCodes {
         self.dimensions
     }
 
+    /// # Errors
+    /// [`Error::Structure`](crate::error::Error::Structure) where a scaling is none that encoding makes.
+    fn check(&self) -> Result<()> {
+        let largest = f64::from(f32::MAX) * (1.0 + 1e-6);
+        let is_sound = |&(scale, offset): &(f32, f32)| {
+            let is_scale = scale == 0.0 || scale.is_normal() && scale > 0.0;
+            is_scale && offset.is_finite() && f64::from(offset) + 255.0 * f64::from(scale) <= largest
+        };
+        if self.scaling.iter().all(is_sound) { Ok(()) } else { Err(unsound("a centroid is not finite")) }
+    }
+
     /// Codes, and what belongs to them.
     ///
     /// # Errors
-    /// [`Error::Structure`](crate::error::Error::Structure) where a scaling is none that encoding makes.
+    /// As `check`.
     pub(crate) fn checked(&self) -> Result<(Vec<u8>, Vec<Params>)> {
-        let scaling = |&(scale, offset): &(f32, f32)| {
-            offset.is_finite()
-                && (scale == 0.0 || scale.is_normal() && scale > 0.0)
-                && f64::from(offset) + 255.0 * f64::from(scale) <= f64::from(f32::MAX) * (1.0 + 1e-6)
-        };
-        if !self.scaling.iter().all(scaling) {
-            return Err(unsound("a centroid is not finite"));
-        }
+        self.check()?;
         let params = (0..self.len()).map(|i| {
             let (scale, offset, code) = self.get(i);
             sq8::params_of(code, scale, offset)
@@ -113,7 +124,10 @@ pub(super) fn read(
 ) -> Result<()> {
     let mut next = 0;
     source(&mut |ordinal, element| {
-        if ordinal != next || ordinal >= header.elements {
+        if element.further && next > 0 && ordinal == next - 1 {
+            return look(ordinal, &element);
+        }
+        if element.further || ordinal != next || ordinal >= header.elements {
             return Err(unsound(format!("element {ordinal} of lists comes out of order")));
         }
         next += 1;
@@ -132,10 +146,34 @@ pub(super) fn read(
 pub fn assignment(header: &ListsHeader, source: &mut Source<ListElement>, mapping: &Mapping) -> Result<Vec<[u32; 2]>> {
     let mut lists = vec![[NO_LIST; 2]; mapping.nodes()];
     read(header, source, |ordinal, element| {
-        if let Some(node) = mapping.owned(ordinal) {
+        if let Some(node) = mapping.owned(ordinal).filter(|_| !element.further) {
             lists[node as usize] = [element.list, element.second.unwrap_or(NO_LIST)];
         }
         Ok(())
     })?;
     Ok(lists)
+}
+
+/// Looks at all of some archived lists and shows the rows of their elements, a part of an element's rows at a time.
+///
+/// # Errors
+/// [`Error::Structure`](crate::error::Error::Structure); those of `each`.
+pub fn each_list_row(
+    header: &ListsHeader,
+    shape: &Shape,
+    centroids: &CentroidCodes,
+    source: &mut Source<ListElement>,
+    mut each: impl FnMut(u32, &[Fingerprint]) -> Result<()>,
+) -> Result<()> {
+    if usize::from(header.dimensions) != shape.dimensions || centroids.dimensions() != shape.dimensions {
+        return Err(unsound(format!(
+            "lists are of {} dimensions, the index of {}",
+            header.dimensions, shape.dimensions
+        )));
+    }
+    if centroids.len() != header.lists as usize || header.lists == 0 && header.elements > 0 {
+        return Err(unsound(format!("{} lists have {} centroids", header.lists, centroids.len())));
+    }
+    centroids.check()?;
+    read(header, source, |ordinal, element| each(ordinal, &element.rows))
 }

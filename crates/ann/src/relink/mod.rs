@@ -12,8 +12,8 @@ mod read;
 
 pub use gather::Gathered;
 pub use graph::Mapping;
-pub use links::Links;
-pub use lists::{CentroidCodes, assignment};
+pub use links::{Links, each_graph_row};
+pub use lists::{CentroidCodes, assignment, each_list_row};
 pub use matching::{Claimed, Fingerprints};
 pub use read::{GraphReader, ListsReader, ReadElement, ReadListed};
 
@@ -67,7 +67,8 @@ pub struct GraphElement {
     pub level: u8,
     /// Its rows; none if it was dead when it was archived first.
     pub rows: Vec<Fingerprint>,
-    /// Ordinals of its neighbors, for each level from 0 to `level`.
+    /// Ordinals of its neighbors, for each level from 0 to `level`. None at all: not an element, but further rows of the
+    /// one before.
     pub neighbors: Vec<Vec<u32>>,
 }
 
@@ -80,8 +81,6 @@ pub struct ListsHeader {
     pub lists: u32,
     /// Values of a centroid.
     pub dimensions: u16,
-    /// Of the rotation of codes. For information: codes are made anew.
-    pub seed: u64,
 }
 
 /// An element of archived lists.
@@ -93,10 +92,12 @@ pub struct ListElement {
     pub second: Option<u32>,
     /// As in [`GraphElement::rows`].
     pub rows: Vec<Fingerprint>,
+    /// Not an element, but further rows of the one before.
+    pub further: bool,
 }
 
-/// Shows all elements of an archived segment in the order of their ordinals, which it is called with; may be called
-/// again. What is wrong with the archive is an [`Error::Structure`].
+/// Shows all elements of an archived segment in the order of their ordinals, which it is called with (further rows with
+/// that of their element); may be called again. What is wrong with the archive is an [`Error::Structure`].
 pub type Source<'a, E> = Box<dyn FnMut(&mut dyn FnMut(u32, E) -> Result<()>) -> Result<()> + 'a>;
 
 /// [`Error::Structure`].

@@ -8,7 +8,6 @@ use crate::index::{Head, Meta, SegmentEntry, SegmentKind, Shapes, chain_index};
 use crate::ivf::check::forms;
 use crate::ivf::layout::{At, Forms, Stream};
 use crate::ivf::lists::{Piece, each_list, each_piece};
-use crate::ivf::rotate;
 use crate::keys::Row;
 use crate::page::{BlockNumber, Circle, Kind, NONE, PageStore};
 use crate::shape::{MAX_LEVEL, Slot};
@@ -144,11 +143,14 @@ impl<'a, S: PageStore> GraphReader<'a, S> {
         let top = if head.entry == NONE { MAX_LEVEL } else { head.entry_level.min(MAX_LEVEL) };
         let mut levels = Vec::new();
         let pages = Pages::read(graph, |level| levels.push(level.min(top)))?;
-        let entry_point = if head.entry == NONE { None } else { pages.ordinal(head.entry) };
-        let entry_point = entry_point.filter(|&o| levels[o as usize] == top);
-        if head.entry != NONE && entry_point.is_none() {
-            return Err(Error::corrupt(entry.head, format!("has entry point {}, which is none", head.entry)));
-        }
+        let entry_point = if head.entry == NONE {
+            // So it may be left by a crash in the first insert.
+            (0..pages.elements).max_by_key(|&o| (levels[o as usize], std::cmp::Reverse(o)))
+        } else {
+            let found = pages.ordinal(head.entry).filter(|&o| levels[o as usize] == top);
+            let what = || Error::corrupt(entry.head, format!("has entry point {}, which is none", head.entry));
+            Some(found.ok_or_else(what)?)
+        };
         let header = GraphHeader { elements: pages.elements, m: meta.parameters.m as u16, entry: entry_point };
         Ok(Self { store, shapes, entry: *entry, pages, levels, header })
     }
@@ -252,7 +254,7 @@ impl<'a, S: PageStore> ListsReader<'a, S> {
     /// What holds for the lists as a whole.
     pub fn header(&self) -> ListsHeader {
         let (elements, lists) = (self.pages.elements, self.ends.len() as u32);
-        ListsHeader { elements, lists, dimensions: self.shapes.flat.dimensions as u16, seed: rotate::SEED }
+        ListsHeader { elements, lists, dimensions: self.shapes.flat.dimensions as u16 }
     }
 
     /// The centroids as they are kept.

@@ -11,5 +11,6 @@ mod harness;
 mod model;
 mod races;
 mod recall;
+mod relink;
 mod scan;
 mod strict;

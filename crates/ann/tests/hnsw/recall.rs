@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 const K: usize = 10;
 
 /// Rows by number.
-type Table = BTreeMap<u32, Vec<f32>>;
+pub type Table = BTreeMap<u32, Vec<f32>>;
 
 /// Distances of the `K` rows that a query returns.
 fn top(store: &MemoryStore, parameters: &Parameters, table: &Table, query: &[f32], ef_search: usize) -> Vec<f64> {
@@ -34,7 +34,13 @@ fn top(store: &MemoryStore, parameters: &Parameters, table: &Table, query: &[f32
 }
 
 /// The part of the true `K` nearest that queries return.
-fn recall(store: &MemoryStore, parameters: &Parameters, table: &Table, queries: &[Vec<f32>], ef_search: usize) -> f64 {
+pub fn recall(
+    store: &MemoryStore,
+    parameters: &Parameters,
+    table: &Table,
+    queries: &[Vec<f32>],
+    ef_search: usize,
+) -> f64 {
     let mut found = 0;
     for query in queries {
         let mut exact: Vec<f64> = table.values().map(|row| distance(parameters.metric, query, row)).collect();
@@ -45,7 +51,7 @@ fn recall(store: &MemoryStore, parameters: &Parameters, table: &Table, queries: 
     found as f64 / (K * queries.len()) as f64
 }
 
-fn fresh(parameters: &Parameters, table: &Table) -> MemoryStore {
+pub fn fresh(parameters: &Parameters, table: &Table) -> MemoryStore {
     built(parameters, table.iter().map(|(&row, vector)| (row, vector)), 1)
 }
 
