@@ -33,7 +33,7 @@ pub use manifest::{
     ArchivedIndex, Identity, MANIFEST_VERSION, Manifest, ManifestKind, RowsChunk, SegmentObjects, Source, Structure,
 };
 pub use object::{Kind, ObjectRef, object_name};
-pub use rows::{LinesChunk, RowsDecoder, RowsEncoder};
+pub use rows::{RowsDecoder, RowsEncoder, RowsText};
 pub use tombstones::{decode_tombstones, encode_tombstones};
 pub use vectors::{VectorsEncoder, decode_vectors};
 

@@ -3,6 +3,7 @@
 mod chunks;
 mod damage;
 mod data;
+mod document;
 mod fuzz;
 mod golden;
 mod manifest;
