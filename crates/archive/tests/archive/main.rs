@@ -8,5 +8,6 @@ mod fuzz;
 mod golden;
 mod manifest;
 mod policy;
+mod read;
 mod rows;
 mod sizes;
