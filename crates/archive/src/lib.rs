@@ -17,6 +17,7 @@ mod lists;
 mod manifest;
 mod object;
 pub mod policy;
+mod read;
 mod rows;
 mod segment;
 pub mod table;
@@ -33,7 +34,8 @@ pub use manifest::{
     ArchivedIndex, Identity, MANIFEST_VERSION, Manifest, ManifestKind, RowsChunk, SegmentObjects, Source, Structure,
 };
 pub use object::{Kind, ObjectRef, object_name};
-pub use rows::{LinesChunk, RowsDecoder, RowsEncoder};
+pub use read::Fetch;
+pub use rows::{RowsDecoder, RowsEncoder, RowsText};
 pub use tombstones::{decode_tombstones, encode_tombstones};
 pub use vectors::{VectorsEncoder, decode_vectors};
 

@@ -142,7 +142,7 @@ pub struct RowsChunk {
     pub object: ObjectRef,
     /// Lines that end in it.
     pub rows: u64,
-    /// First and last block of the table that its rows came from; only for people.
+    /// First and last block of the table that its rows came from. For people: rows are loaded by their text alone.
     pub blocks: (u32, u32),
 }
 

@@ -122,7 +122,7 @@ pub fn archive(key: Option<&archive::Key>) -> (Manifest, Vec<Packed>) {
         tombstones: vec![],
         vectors: put(Kind::Vectors, vectors(rows, 5)),
     };
-    let rows = lines(&[b"1\tone", b"2\t\\N", b"3\t[0,0.5,1]"]);
+    let rows = archive::RowsEncoder::new().chunk(b"1\tone\n2\t\\N\n3\t[0,0.5,1]\n").unwrap();
     let rows = put(Kind::Rows, vec![rows]).remove(0);
     let manifest = Manifest {
         version: archive::MANIFEST_VERSION,
@@ -203,11 +203,4 @@ pub fn vectors(rows: usize, dimensions: u16) -> Vec<Vec<u8>> {
     let mut chunks: Vec<_> = (0..rows).filter_map(|row| encoder.push(&vector(row)).unwrap()).collect();
     chunks.extend(encoder.finish());
     chunks
-}
-
-/// One chunk.
-pub fn lines(lines: &[&[u8]]) -> Vec<u8> {
-    let mut encoder = archive::RowsEncoder::new();
-    lines.iter().for_each(|line| encoder.push(line, &mut |_| unreachable!("a short chunk")).unwrap());
-    encoder.flush().unwrap().raw
 }

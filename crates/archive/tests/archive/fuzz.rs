@@ -1,11 +1,11 @@
 //! Drives the fuzz entry points from a fixed generator: noise, and valid input with a few bytes changed, cut, or
 //! repeated.
 
-use crate::data::{Random, archive, centroids, graph, graph_chunks, lines, lists, lists_chunks, vectors};
+use crate::data::{Random, archive, centroids, graph, graph_chunks, lists, lists_chunks, vectors};
 use archive::fuzz::{
     fuzz_centroids, fuzz_frame, fuzz_graph, fuzz_lists, fuzz_manifest, fuzz_rows, fuzz_tombstones, fuzz_vectors,
 };
-use archive::{encode_centroids, encode_tombstones};
+use archive::{RowsEncoder, encode_centroids, encode_tombstones};
 
 const CASES: usize = 6000;
 
@@ -88,7 +88,11 @@ fn rows_keep_their_promises() {
     let ends_within = [&[2, 0, 0, 0, 1, 0, 0, 0][..], b"one\ntw"].concat();
     let goes_on = [&[1, 0, 0, 0, 1, 0, 0, 0][..], b"o\n\n..."].concat();
     assert_eq!(ends_within.len(), goes_on.len());
-    drive(6, &[lines(&[b"one", b"", b"three"]).repeat(2), [ends_within, goes_on].concat()], fuzz_rows);
+    drive(
+        6,
+        &[RowsEncoder::new().chunk(b"one\n\nthree\n").unwrap().repeat(2), [ends_within, goes_on].concat()],
+        fuzz_rows,
+    );
 }
 
 #[test]

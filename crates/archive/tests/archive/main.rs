@@ -3,9 +3,11 @@
 mod chunks;
 mod damage;
 mod data;
+mod document;
 mod fuzz;
 mod golden;
 mod manifest;
 mod policy;
+mod read;
 mod rows;
 mod sizes;

@@ -58,3 +58,27 @@ fn lists_take_at_most_24_bytes_a_row() {
     println!("bytes a row of lists of 200,000 x 384 and of 1,000,000 x 1536: {sizes:.1?}");
     assert!(sizes.iter().all(|&size| size <= 24.0), "{sizes:?}");
 }
+
+/// What the document says of the largest archive.
+#[test]
+fn an_object_takes_about_120_bytes_of_a_manifest() {
+    let ((mut manifest, _), mut random) = (crate::data::archive(None), Random(1));
+    let row = manifest.rows.remove(0);
+    let size = |manifest: &archive::Manifest| manifest.pack(None).unwrap().bytes.len() as f64;
+    let before = size(&manifest);
+    manifest.rows = (0..20_000u32)
+        .map(|i| {
+            let mut row = row.clone();
+            [row.object.content, row.object.stored] = [(); 2].map(|()| std::array::from_fn(|_| random.next() as u8));
+            row.object.name = archive::object_name(Kind::Rows, &row.object.stored);
+            row.object.locator = format!("./{}", row.object.name);
+            row.object.stored_length = 1_500_000 + u64::from(random.below(500_000));
+            row.object.raw_length = 3_000_000 + u64::from(random.below(1_000_000));
+            (row.rows, row.blocks) = (5000 + u64::from(random.below(500)), (400 * i, 400 * i + 399));
+            row
+        })
+        .collect();
+    let each = (size(&manifest) - before) / 20_000.0;
+    println!("bytes of a manifest for each object: {each:.1}");
+    assert!((100.0..125.0).contains(&each), "{each}");
+}
