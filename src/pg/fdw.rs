@@ -47,12 +47,11 @@ impl Server {
     /// # Errors
     /// Raises 42704 if there is none of this name, 42501 without USAGE, 42809 if it is not of our wrapper.
     pub fn find(name: &str) -> Self {
-        let missing = || raise(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("server \"{name}\" does not exist"));
-        let c_name = CString::new(name).unwrap_or_else(|_| missing());
+        let c_name = CString::new(name).unwrap_or_else(|_| no_server(name));
         // SAFETY: a lookup that may fail; the result is palloc'd, and its options are a list of DefElem.
         let (server, options) = unsafe {
             let server = pg_sys::GetForeignServerByName(c_name.as_ptr(), true);
-            let Some(server) = server.as_ref() else { missing() };
+            let Some(server) = server.as_ref() else { no_server(name) };
             (server, options_of(server.options))
         };
         check_usage(server.serverid, &c_name);
@@ -62,9 +61,12 @@ impl Server {
             extension != pg_sys::InvalidOid && extension == pg_sys::get_extension_oid(EXTENSION.as_ptr(), true)
         };
         if !ours {
-            Fault::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("server \"{name}\" is not a store of archives"))
-                .hint("A store is made by CREATE SERVER .. FOREIGN DATA WRAPPER hybrid_store.")
-                .raise();
+            Fault::new(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("server \"{name}\" is not a store of archives"),
+            )
+            .hint("A store is made by CREATE SERVER .. FOREIGN DATA WRAPPER hybrid_store.")
+            .raise();
         }
         Self { oid: server.serverid, name: name.to_string(), options }
     }
@@ -85,6 +87,11 @@ impl Server {
             options_of((*pg_sys::GetUserMapping(user, self.oid)).options)
         }
     }
+}
+
+#[cold]
+fn no_server(name: &str) -> ! {
+    raise(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("server \"{name}\" does not exist"))
 }
 
 /// # Safety
