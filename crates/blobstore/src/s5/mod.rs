@@ -1,0 +1,3 @@
+//! S5: path services and portals.
+
+pub mod cid;
