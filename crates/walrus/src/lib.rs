@@ -1,0 +1,1 @@
+//! Walrus without a network: blob ids, quilts, sizes and prices.
