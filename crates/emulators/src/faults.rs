@@ -37,6 +37,9 @@ pub enum Kind {
     Delay { ms: u64 },
     /// Reads so many bytes of the request's body, then resets the connection. The emulator never sees the request.
     ResetUpload { after_bytes: usize },
+    /// Hands so many bytes of the request's body to the emulator, which then sees the body fail; resets the connection
+    /// when it is done. What came before may have been kept.
+    CutUpload { after_bytes: usize },
     /// Resets the connection without reading the body.
     Reset,
     /// Serves the request, then resets the connection instead of answering: what was asked for has happened.

@@ -1,4 +1,4 @@
-//! `emulators walrus|s5|all [--port N] [--state DIR] [--name value ..]`: runs an emulator until it is stopped. The first
+//! `emulators walrus|s5|s5-portal|all [--port N] [--state DIR] [--name value ..]`: runs an emulator until it is stopped. The first
 //! line of its output is the address that it listens on; `all` prints one line `name address` per emulator, on
 //! consecutive ports from N (0: free ones). Every other `--name value` is an option of the emulator.
 
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 type Start = fn(&Settings, &Options) -> io::Result<Server>;
 
 /// The emulators by name.
-const EMULATORS: &[(&str, Start)] = &[];
+const EMULATORS: &[(&str, Start)] = &[("s5", emulators::s5::path::start), ("s5-portal", emulators::s5::portal::start)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

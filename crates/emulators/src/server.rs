@@ -150,6 +150,11 @@ async fn answer(request: hyper::Request<hyper::body::Incoming>, shared: Arc<Shar
             read_some(request.into_body(), after_bytes).await;
             Err(Reset)
         }
+        Kind::CutUpload { after_bytes } => {
+            let (_, body) = pass(&shared, request.map(|body| cut(body, after_bytes))).await.into_parts();
+            let _ = body.collect().await;
+            Err(Reset)
+        }
         Kind::Stall => std::future::pending().await,
         Kind::Answer { status, content_type, body, headers } => {
             read_some(request.into_body(), usize::MAX).await;
@@ -191,6 +196,21 @@ async fn read_some(body: Body, limit: usize) {
             _ => return,
         }
     }
+}
+
+/// The first `keep` bytes of a body, then an error.
+fn cut(body: Body, keep: usize) -> Body {
+    let stream = futures_util::stream::unfold(Some((body, keep)), |state| async move {
+        let (mut body, keep) = state?;
+        let frame = if keep > 0 { body.frame().await } else { None };
+        let Some(Ok(mut data)) = frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default())) else {
+            return Some((Err(Reset), None));
+        };
+        data.truncate(keep);
+        let left = keep - data.len();
+        Some((Ok(data), Some((body, left))))
+    });
+    Body::from_stream(stream)
 }
 
 fn ordered(status: u16, content_type: &str, body: String, headers: Vec<(String, String)>) -> Response {

@@ -83,7 +83,7 @@ fn tagged(hash: Hash) -> Vec<u8> {
     [&[0x1f][..], hash.as_bytes()].concat()
 }
 
-fn base32() -> data_encoding::Encoding {
+pub fn base32() -> data_encoding::Encoding {
     let mut specification = data_encoding::Specification::new();
     specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
     specification.encoding().unwrap_or(data_encoding::BASE32_NOPAD)
