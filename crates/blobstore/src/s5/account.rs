@@ -179,7 +179,7 @@ fn judge(answer: &Answer) -> Verdict {
 
 fn said_no(answer: Answer) -> Result<(Option<Secret>, Answer)> {
     match answer.status.as_u16() {
-        400..=499 | 500 => Ok((None, answer)),
+        400..=500 => Ok((None, answer)),
         _ => Err(answer.error("account")),
     }
 }

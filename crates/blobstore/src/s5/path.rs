@@ -11,8 +11,9 @@
 
 use super::cid::BlobId;
 use super::upload::{Place, Role, Uploader};
-use super::{READS, check_object, digits, is_segment, listing};
+use super::{READS, listing};
 use crate::http::{Answer, Body, Client, HeaderName, Method, Repeat, Request, Url, Verdict, usual};
+use crate::names::{check_bytes, check_content, check_object, digits, is_name};
 use crate::options::S5Options;
 use crate::receipts::{Content, Intent, Outcome, Receipts};
 use crate::redact::Secret;
@@ -62,10 +63,16 @@ impl PathStore {
     }
 }
 
+/// Whether this may be a directory of a path: `[a-z0-9][a-z0-9._-]*`. `.` and `..` are none.
+fn is_segment(name: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'.' | b'_' | b'-');
+    name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()) && name.bytes().all(plain)
+}
+
 /// The locator of an object of this name.
 fn locator(name: &str, role: Role) -> Result<String> {
     let bad = || Error::Protocol { message: format!("\"{name}\" is not the name of an object") };
-    let digits = digits(name).filter(|_| is_segment(name)).ok_or_else(bad)?;
+    let digits = digits(name).filter(|_| is_name(name)).ok_or_else(bad)?;
     Ok(match role {
         Role::Object => format!("objects/{}/{name}", digits.get(..2).ok_or_else(bad)?),
         Role::Manifest => format!("manifests/{}/{name}", digits.get(..1).ok_or_else(bad)?),
@@ -103,10 +110,9 @@ impl Paths {
         Ok(Request { limit: REPLY, repeat: Repeat::Safe, ..Request::new(method, url) })
     }
 
-    fn send(&self, mut request: Request<'_>, context: &Context) -> Result<Answer> {
+    fn send(&self, request: Request<'_>, context: &Context) -> Result<Answer> {
         let authorize = || Ok(self.token.clone());
-        request.authorize = Some(&authorize);
-        Ok(self.client.send(&request, context)?)
+        Ok(self.client.send(&Request { authorize: Some(&authorize), ..request }, context)?)
     }
 
     fn full(&self, locator: &str) -> String {
@@ -138,25 +144,25 @@ impl Paths {
         }
     }
 
-    /// The bytes of a path that pass `check`, which says what is wrong with others. Damage may have happened on the way,
+    /// The bytes of a path that pass `check`. Damage may have happened on the way,
     /// so they are fetched again.
     fn fetch(
         &self,
         locator: &str,
         limit: usize,
         context: &Context,
-        check: impl Fn(&[u8]) -> Option<String>,
+        check: impl Fn(&[u8]) -> Result<()>,
     ) -> Result<Vec<u8>> {
         let path = self.full(locator);
-        let mut wrong = String::new();
+        let mut wrong = Error::NotFound { object: locator.to_owned() };
         for read in 0..READS {
             if read > 0 {
                 context.progress.retries.fetch_add(1, Ordering::Relaxed);
             }
             match self.get(&path, limit, context)? {
                 Got::Bytes(bytes) => match check(&bytes) {
-                    None => return Ok(bytes),
-                    Some(what) => wrong = what,
+                    Ok(()) => return Ok(bytes),
+                    Err(error) => wrong = error,
                 },
                 Got::Nothing => {
                     self.forget(&path, context)?;
@@ -166,7 +172,7 @@ impl Paths {
         }
         // The next upload sends it again.
         self.forget(&path, context)?;
-        Err(Error::Corrupt { object: locator.to_owned(), what: wrong })
+        Err(wrong)
     }
 
     fn forget(&self, path: &str, context: &Context) -> Result<()> {
@@ -198,7 +204,7 @@ impl Paths {
     fn holds(&self, path: &str, expected: &Expected, context: &Context) -> Result<bool> {
         let limit = usize::try_from(expected.length).unwrap_or(usize::MAX);
         match self.get(path, limit, context)? {
-            Got::Bytes(bytes) => Ok(wrong(&bytes, expected).is_none()),
+            Got::Bytes(bytes) => Ok(check_bytes(path, &bytes, expected).is_ok()),
             Got::Nothing => Ok(false),
         }
     }
@@ -283,14 +289,6 @@ fn is_buffer(body: &[u8]) -> bool {
     value.get("type").and_then(serde_json::Value::as_str) == Some("Buffer")
 }
 
-/// What is wrong with bytes that should be these.
-fn wrong(bytes: &[u8], expected: &Expected) -> Option<String> {
-    if bytes.len() as u64 != expected.length {
-        return Some(format!("it has {} bytes instead of {}", bytes.len(), expected.length));
-    }
-    (blake3::hash(bytes) != expected.hash).then(|| "its hash is another".to_owned())
-}
-
 fn is_path_error(answer: &Answer) -> bool {
     answer.status.as_u16() == 500 && String::from_utf8_lossy(&answer.body).contains("InvalidPathException")
 }
@@ -329,18 +327,18 @@ impl Store for PathStore {
             object: locator.chars().take(100).collect(),
             what: "its place is not one of a path service".to_owned(),
         })?;
-        self.paths.fetch(&known, limit, context, |bytes| wrong(bytes, expected))
+        self.paths.fetch(&known, limit, context, |bytes| check_bytes(locator, bytes, expected))
     }
 
     fn fetch_manifest(&self, locator: &str, limit: usize, context: &Context) -> Result<Vec<u8>> {
         let locator = resolve(locator).ok_or_else(no_place)?;
-        let known = digits(&locator).unwrap_or_default().to_owned();
         self.paths.fetch(&locator, limit, context, |bytes| {
             if bytes.len() > limit {
-                return Some(format!("it has more than {limit} bytes"));
+                let what = format!("it has more than {limit} bytes");
+                return Err(Error::Corrupt { object: locator.clone(), what });
             }
-            let hash = HEXLOWER.encode(blake3::hash(bytes).as_bytes());
-            (!hash.starts_with(&known)).then(|| "its hash is not the one in its name".to_owned())
+            let name = locator.rsplit('/').next().unwrap_or_default();
+            check_content(name, blake3::hash(bytes).as_bytes())
         })
     }
 

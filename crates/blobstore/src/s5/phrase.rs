@@ -3,7 +3,6 @@
 //! The phrase of s5.js and lib5 has 15 words of a list of 1024, each known by its first three letters. Words 1 to 12 give
 //! 10 bits each, word 13 gives 8: a seed of 16 bytes. Words 14 and 15 are the first 20 bits of its BLAKE3.
 
-use super::cid::Base;
 use crate::Hash;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ed25519_dalek::SigningKey;

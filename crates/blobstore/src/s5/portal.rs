@@ -3,8 +3,9 @@
 use super::account::Account;
 use super::cid::{Base, BlobId, Function};
 use super::upload::{Place, Role, Uploader};
-use super::{READS, check_object, timed_out, tus};
+use super::{READS, timed_out, tus};
 use crate::http::{Answer, Body, Client, HeaderName, Method, Repeat, Request, Url, Verdict, usual};
+use crate::names::check_object;
 use crate::options::S5Options;
 use crate::receipts::{Content, Intent, Outcome, Receipts};
 use crate::{Abilities, Context, Error, Expected, Health, Listed, Object, Placed, Price, Result, Store, Upload};

@@ -128,7 +128,6 @@ impl<P: Place> Upload for Uploader<P> {
         self.shared.check()?;
         self.context.check()?;
         let placed = std::mem::take(&mut self.shared.lock().placed);
-        let sent = placed.values().filter(|placed| !placed.reused).map(|placed| placed.length).sum::<u64>();
         let mut seen = vec![false; placed.len()];
         let mut objects = Vec::with_capacity(self.order.len());
         for number in &self.order {
@@ -141,7 +140,6 @@ impl<P: Place> Upload for Uploader<P> {
         }
         let manifest = self.place.place(&manifest(&objects), Role::Manifest, &self.context)?;
         count(&manifest, &self.context);
-        let sent = sent + if manifest.reused { 0 } else { manifest.length };
-        Ok(Receipt { manifest, objects, sent, price: None, expires: None, warnings: Vec::new() })
+        Ok(Receipt::of(manifest, objects, Vec::new()))
     }
 }
