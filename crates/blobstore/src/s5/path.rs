@@ -21,7 +21,7 @@ use crate::{Abilities, Context, Error, Expected, Health, Listed, Object, Placed,
 use data_encoding::HEXLOWER;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Bytes of an answer that is not an object.
@@ -41,6 +41,8 @@ struct Paths {
     prefix: String,
     token: Option<Secret>,
     receipts: Receipts,
+    /// It is known to have no listing.
+    unlisted: AtomicBool,
 }
 
 impl PathStore {
@@ -58,6 +60,7 @@ impl PathStore {
             prefix,
             token: options.token,
             receipts: options.receipts,
+            unlisted: AtomicBool::new(false),
         };
         Ok(Self { paths: Arc::new(paths) })
     }
@@ -314,7 +317,8 @@ fn refusal(answer: &Answer, object: &str) -> Error {
 
 impl Store for PathStore {
     fn abilities(&self) -> Abilities {
-        Abilities { kind: "s5", public: true, can_delete: true, can_list: true, has_price: false }
+        let can_list = !self.paths.unlisted.load(Ordering::Relaxed);
+        Abilities { kind: "s5", public: true, can_delete: true, can_list, has_price: false }
     }
 
     fn upload(&self, context: &Context) -> Result<Box<dyn Upload + '_>> {
@@ -369,6 +373,7 @@ impl Store for PathStore {
             }
         }
         if !answered {
+            self.paths.unlisted.store(true, Ordering::Relaxed);
             return Err(Error::Unsupported { what: "list what it holds" });
         }
         listed.sort_by(|a, b| b.stored_at.cmp(&a.stored_at).then_with(|| a.name.cmp(&b.name)));

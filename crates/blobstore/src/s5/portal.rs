@@ -5,7 +5,7 @@ use super::cid::{Base, BlobId, Function};
 use super::upload::{Place, Role, Uploader};
 use super::{READS, timed_out, tus};
 use crate::http::{Answer, Body, Client, HeaderName, Method, Repeat, Request, Url, Verdict, usual};
-use crate::names::check_object;
+use crate::names::{check_bytes, check_object};
 use crate::options::S5Options;
 use crate::receipts::{Content, Intent, Outcome, Receipts};
 use crate::{Abilities, Context, Error, Expected, Health, Listed, Object, Placed, Price, Result, Store, Upload};
@@ -206,35 +206,34 @@ impl Portal {
                 Err(Error::Protocol { message: "the portal says that it stored other bytes than were sent".to_owned() })
             }
             // No identifier that we know: the bytes themselves tell.
-            None => self.fetch(id, bytes.len(), context).map(|_| true),
+            None => self.fetch(id, context).map(|_| true),
         }
     }
 
-    /// The bytes of a blob, at most `limit`. Damage may have happened on the way, so they are fetched again.
-    fn fetch(&self, id: &BlobId, limit: usize, context: &Context) -> Result<Vec<u8>> {
-        let mut what = String::new();
+    /// The bytes of a blob, checked. Damage may have happened on the way, so they are fetched again.
+    fn fetch(&self, id: &BlobId, context: &Context) -> Result<Vec<u8>> {
+        let expected = Expected { hash: id.hash, length: id.size };
+        let mut wrong = Error::NotFound { object: locator(id) };
         for read in 0..READS {
             if read > 0 {
                 context.progress.retries.fetch_add(1, Ordering::Relaxed);
             }
-            let Some(bytes) = self.read(id, limit, context)? else {
+            let Some(bytes) = self.read(id, context)? else {
                 self.forget(id, context)?;
                 return Err(Error::NotFound { object: locator(id) });
             };
-            if blake3::hash(&bytes) == id.hash && bytes.len() <= limit {
-                return Ok(bytes);
+            match check_bytes(&locator(id), &bytes, &expected) {
+                Ok(()) => return Ok(bytes),
+                Err(error) => wrong = error,
             }
-            what = match bytes.len() as u64 == id.size {
-                true => "its hash is another".to_owned(),
-                false => format!("it has {} bytes instead of {}", bytes.len(), id.size),
-            };
         }
         self.forget(id, context)?;
-        Err(Error::Corrupt { object: locator(id), what })
+        Err(wrong)
     }
 
     /// One look at all places where a blob may be: where the portal redirects to, then through the portal itself.
-    fn read(&self, id: &BlobId, limit: usize, context: &Context) -> Result<Option<Vec<u8>>> {
+    fn read(&self, id: &BlobId, context: &Context) -> Result<Option<Vec<u8>>> {
+        let limit = usize::try_from(id.size).unwrap_or(usize::MAX);
         let [legacy, new] = forms(id);
         for route in [format!("s5/blob/{legacy}"), format!("s5/blob/{new}"), format!("s5/download/{legacy}")] {
             let request = Request {
@@ -330,14 +329,17 @@ impl Store for PortalStore {
         if id.hash != expected.hash {
             return Err(corrupt("its place is that of other bytes"));
         }
-        let limit = usize::try_from(expected.length).unwrap_or(usize::MAX);
         let id = BlobId::new(id.hash, expected.length);
-        self.portal.guarded(|| self.portal.fetch(&id, limit, context))
+        self.portal.guarded(|| self.portal.fetch(&id, context))
     }
 
     fn fetch_manifest(&self, locator: &str, limit: usize, context: &Context) -> Result<Vec<u8>> {
         let id = resolve(locator).ok_or_else(no_identifier)?;
-        self.portal.guarded(|| self.portal.fetch(&id, limit, context))
+        if id.size > limit as u64 {
+            let what = format!("it has more than {limit} bytes");
+            return Err(Error::Corrupt { object: locator.to_owned(), what });
+        }
+        self.portal.guarded(|| self.portal.fetch(&id, context))
     }
 
     fn remove(&self, locator: &str, context: &Context) -> Result<bool> {
@@ -364,7 +366,7 @@ impl Store for PortalStore {
             let id = BlobId::of(&bytes);
             portal.store(&id, &bytes, context)?;
             let started = Instant::now();
-            portal.fetch(&id, bytes.len(), context)?;
+            portal.fetch(&id, context)?;
             let read = started.elapsed();
             let step = match portal.remove(&id, context) {
                 Ok(_) => "wrote, read and removed an object of 1 kB",

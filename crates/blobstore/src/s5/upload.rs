@@ -1,5 +1,6 @@
 //! An upload: objects go to one or more writers, then the manifest.
 
+use crate::names::check_object;
 use crate::{Context, Error, Object, Placed, Receipt, Result, Upload};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
@@ -58,6 +59,7 @@ impl Shared {
 
 impl<P: Place> Uploader<P> {
     pub fn new(place: Arc<P>, context: &Context) -> Result<Self> {
+        context.check()?;
         let (jobs, receiver) = sync_channel(P::WRITERS);
         let receiver = Arc::new(Mutex::new(receiver));
         let shared = Arc::new(Shared::default());
@@ -106,6 +108,7 @@ fn count(placed: &Placed, context: &Context) {
 impl<P: Place> Upload for Uploader<P> {
     fn put(&mut self, object: Object) -> Result<()> {
         self.context.check()?;
+        check_object(&object)?;
         self.shared.check()?;
         let next = self.numbers.len();
         let number = *self.numbers.entry(object.name.clone()).or_insert(next);
