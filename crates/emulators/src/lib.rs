@@ -13,6 +13,7 @@
 
 pub mod faults;
 mod server;
+pub mod walrus;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 type Start = fn(&Settings, &Options) -> io::Result<Server>;
 
 /// The emulators by name.
-const EMULATORS: &[(&str, Start)] = &[];
+const EMULATORS: &[(&str, Start)] = &[("walrus", emulators::walrus::start)];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
