@@ -7,6 +7,8 @@
 //! that a session needs, and they look at [`Context::check`] at least ten times a second while they wait.
 
 pub mod error;
+pub mod http;
+pub mod redact;
 
 pub use error::{Error, Result};
 
