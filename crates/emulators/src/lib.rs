@@ -14,6 +14,7 @@
 pub mod faults;
 pub mod s5;
 mod server;
+pub mod walrus;
 
 use std::collections::BTreeMap;
 use std::io;

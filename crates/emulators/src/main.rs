@@ -9,7 +9,11 @@ use std::process::ExitCode;
 type Start = fn(&Settings, &Options) -> io::Result<Server>;
 
 /// The emulators by name.
-const EMULATORS: &[(&str, Start)] = &[("s5", emulators::s5::path::start), ("s5-portal", emulators::s5::portal::start)];
+const EMULATORS: &[(&str, Start)] = &[
+    ("walrus", emulators::walrus::start),
+    ("s5", emulators::s5::path::start),
+    ("s5-portal", emulators::s5::portal::start),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
