@@ -49,14 +49,12 @@ fn of(error: &Error) -> (Code, Option<String>) {
             Code::ERRCODE_UNDEFINED_FILE,
             hint("It was removed, its time in the store is over, or the server's options name another store."),
         ),
-        Error::Corrupt { .. } => (
-            Code::ERRCODE_DATA_CORRUPTED,
-            hint("Nothing was changed. Use another archive, or export again."),
-        ),
-        Error::Refused { status: Some(401 | 403), .. } => (
-            Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            hint("Look at the secrets in the user mapping of the server."),
-        ),
+        Error::Corrupt { .. } => {
+            (Code::ERRCODE_DATA_CORRUPTED, hint("Nothing was changed. Use another archive, or export again."))
+        }
+        Error::Refused { status: Some(401 | 403), .. } => {
+            (Code::ERRCODE_INSUFFICIENT_PRIVILEGE, hint("Look at the secrets in the user mapping of the server."))
+        }
         Error::Refused { .. } => (Code::ERRCODE_SQLSERVER_REJECTED_ESTABLISHMENT_OF_SQLCONNECTION, None),
         Error::Unreachable { .. } | Error::TimedOut => (
             Code::ERRCODE_CONNECTION_FAILURE,
@@ -64,10 +62,9 @@ fn of(error: &Error) -> (Code, Option<String>) {
         ),
         Error::Cancelled => (Code::ERRCODE_QUERY_CANCELED, None),
         Error::Unsupported { .. } => (Code::ERRCODE_FEATURE_NOT_SUPPORTED, None),
-        Error::Protocol { .. } => (
-            Code::ERRCODE_PROTOCOL_VIOLATION,
-            hint("Look whether the server's options name a store of their type."),
-        ),
+        Error::Protocol { .. } => {
+            (Code::ERRCODE_PROTOCOL_VIOLATION, hint("Look whether the server's options name a store of their type."))
+        }
         Error::File { .. } => (Code::ERRCODE_IO_ERROR, None),
     }
 }

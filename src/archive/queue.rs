@@ -227,7 +227,8 @@ mod queue_tests {
     fn a_bell_is_heard_once_however_often_it_rang() {
         let bell = Bell::new().expect("a socket pair");
         let readable = || {
-            let mut poll = libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&bell.ear()), events: libc::POLLIN, revents: 0 };
+            let mut poll =
+                libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&bell.ear()), events: libc::POLLIN, revents: 0 };
             // SAFETY: one descriptor, which is open.
             unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
         };

@@ -59,9 +59,28 @@ pub(crate) struct ArchiveRecord {
 
 /// What is written, in the order of the parameters; `id` has a default.
 const COLUMNS: [&str; 22] = [
-    "server", "manifest", "kind", "set_id", "system_identifier", "timeline", "database", "table_schema", "table_name",
-    "index_name", "definition_hash", "created_at", "rows", "objects", "bytes", "reused", "units", "cost", "coin",
-    "expires_epoch", "expires_at", "tags",
+    "server",
+    "manifest",
+    "kind",
+    "set_id",
+    "system_identifier",
+    "timeline",
+    "database",
+    "table_schema",
+    "table_name",
+    "index_name",
+    "definition_hash",
+    "created_at",
+    "rows",
+    "objects",
+    "bytes",
+    "reused",
+    "units",
+    "cost",
+    "coin",
+    "expires_epoch",
+    "expires_at",
+    "tags",
 ];
 
 impl ArchiveKind {
@@ -141,7 +160,8 @@ pub(crate) fn record(archive: &ArchiveRecord) {
 
 /// Runs a statement that changes something; how many rows it changed.
 fn change(sql: &str, values: &[DatumWithOid<'_>]) -> usize {
-    Spi::connect_mut(|client| client.update(sql, None, values).map(|done| done.len())).unwrap_or_else(|error| fail(&error))
+    Spi::connect_mut(|client| client.update(sql, None, values).map(|done| done.len()))
+        .unwrap_or_else(|error| fail(&error))
 }
 
 /// Archives in a store that this database knows of, newest first.
@@ -288,7 +308,13 @@ mod record_tests {
     fn sets_as_text() {
         let set: [u8; 16] = std::array::from_fn(|i| (i * 17) as u8);
         assert_eq!(set_of(&hex(&set)), Some(set));
-        for wrong in ["", "0", "+0112233445566778899aabbccddeeff", "0011223344556677889900AABBCCDDEE", "00112233445566778899aabbccddeeff0"] {
+        for wrong in [
+            "",
+            "0",
+            "+0112233445566778899aabbccddeeff",
+            "0011223344556677889900AABBCCDDEE",
+            "00112233445566778899aabbccddeeff0",
+        ] {
             assert_eq!(set_of(wrong), None, "{wrong}");
         }
     }

@@ -185,7 +185,8 @@ impl<T> Drop for Task<T> {
                 LEFT.fetch_add(1, Relaxed);
                 return;
             }
-            outcome = self.shared.done.wait_timeout(outcome, left).map_or_else(|e| e.into_inner().0, |(guard, _)| guard);
+            outcome =
+                self.shared.done.wait_timeout(outcome, left).map_or_else(|e| e.into_inner().0, |(guard, _)| guard);
         }
     }
 }
@@ -299,9 +300,8 @@ impl Session {
     ) -> Stream<'_, T> {
         let (store, queue) = (self.store.share(), Arc::new(Queue::new(limit)));
         let theirs = Arc::clone(&queue);
-        let task = Task::start(&self.progress, move |context, ring| {
-            work(&*store, &Sink { queue: &theirs, context, ring })
-        });
+        let task =
+            Task::start(&self.progress, move |context, ring| work(&*store, &Sink { queue: &theirs, context, ring }));
         Stream { session: self, queue, task: Some(task) }
     }
 }

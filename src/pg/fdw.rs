@@ -66,9 +66,12 @@ impl Server {
             extension != pg_sys::InvalidOid && extension == pg_sys::get_extension_oid(EXTENSION.as_ptr(), true)
         };
         if !ours {
-            Fault::new(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("server \"{name}\" is not a store of archives"))
-                .hint("A store is made by CREATE SERVER .. FOREIGN DATA WRAPPER hybrid_store.")
-                .raise();
+            Fault::new(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!("server \"{name}\" is not a store of archives"),
+            )
+            .hint("A store is made by CREATE SERVER .. FOREIGN DATA WRAPPER hybrid_store.")
+            .raise();
         }
         Self { oid: server.serverid, name: name.to_string(), options }
     }
@@ -89,6 +92,11 @@ impl Server {
             options_of((*pg_sys::GetUserMapping(user, self.oid)).options)
         }
     }
+}
+
+#[cold]
+fn no_server(name: &str) -> ! {
+    raise(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("server \"{name}\" does not exist"))
 }
 
 /// # Safety

@@ -113,8 +113,7 @@ pub(super) fn wait(duration: Duration) {
 /// Raises an ERROR if the session is canceled, and XX000 where it could not be: while a page lock is held.
 pub fn wait_for_bell(bell: BorrowedFd<'_>, duration: Duration) {
     check_may_wait();
-    let events =
-        pg_sys::WL_LATCH_SET | pg_sys::WL_SOCKET_READABLE | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_SOCKET_READABLE | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the latch of this process, and a descriptor that is open during the call; only the main thread comes here.
     unsafe {
         let timeout = duration.as_millis() as std::ffi::c_long;
