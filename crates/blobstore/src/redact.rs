@@ -154,7 +154,12 @@ fn starts_with(text: &str, prefix: &str) -> bool {
 fn value_end(text: &str, from: usize) -> usize {
     let stop =
         |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '&' | ',' | ';' | ')' | '}' | ']' | '\\');
-    text.get(from..).and_then(|rest| rest.find(stop)).map_or(text.len(), |at| from + at)
+    match text.get(from..) {
+        // What was hidden before is as long as it looks.
+        Some(rest) if rest.starts_with(HIDDEN) => from + HIDDEN.len(),
+        Some(rest) => rest.find(stop).map_or(text.len(), |at| from + at),
+        None => text.len(),
+    }
 }
 
 #[cfg(test)]
