@@ -7,7 +7,6 @@ use super::server::{self, OpenServer};
 use super::thread::Upload;
 use super::{identity_of, record_identity, table};
 use crate::pg::buffer::IndexStore;
-use crate::pg::heap::RowReader;
 use crate::pg::relation::{OpenIndex, OpenTable};
 use crate::pg::rights;
 use crate::pg::settings::{now, timestamp};
@@ -122,6 +121,13 @@ impl Exported {
         Self { opened, table }
     }
 
+    /// What it is, by name.
+    fn source(&self) -> Source {
+        let definition = table::describe_index(self.opened.index().oid());
+        let (schema, table, index) = (definition.table_schema, definition.table, Some(definition.name));
+        Source { database: table::database(), schema, table, index }
+    }
+
     /// Seals the active graph if it is worth it.
     fn seal(&self, store: &IndexStore) -> ann::error::Result<()> {
         let (meta, directory) = Directory::read(store)?;
@@ -157,10 +163,9 @@ impl Exported {
         if seal {
             self.seal(&store)?;
         }
-        // What the directory lists now is not given up while a snapshot of ours is registered, which RowReader holds.
-        let rows = RowReader::new(&self.table, index);
+        // What the directory lists now is not given up while the statement's snapshot is active.
         let (meta, directory) = Directory::read(&store)?;
-        let mut maker = Maker { store: &store, meta: &meta, rows, out, key, vectors };
+        let mut maker = Maker { store: &store, meta: &meta, index, table: &self.table, out, key, vectors };
         let mut segments = Vec::new();
         for entry in directory.segments.iter().filter(|entry| entry.kind != SegmentKind::Pending) {
             let origin = self.origin(entry);
@@ -179,7 +184,7 @@ impl Exported {
                 }
                 None => maker.segment(entry)?,
             };
-            segments.extend(made.map(|made| SegmentObjects { origin, ..made }));
+            segments.extend(made.map(|made| SegmentObjects { origin, created: entry.created, ..made }));
         }
         Ok(ArchivedIndex { definition, segments })
     }
@@ -314,9 +319,11 @@ fn hybrid_export(
     let server = server::open(&server.to_string_lossy());
     server.warn_if_public_and_clear();
     let identity = identity_of(&record::our_identity());
-    let source = table::source_of_index(index);
-    let previous = Previous::find(&server, ManifestKind::Export, &source, &identity);
+    let source = exported.source();
     let mut upload = server.session.upload();
+    // From here on nobody removes what the store has.
+    or_raise(&server, upload.begun().map_err(Failure::from));
+    let previous = Previous::find(&server, ManifestKind::Export, &source, &identity);
     let archived = exported.objects(&mut upload, (server.key.as_ref(), vectors), previous.as_ref(), true);
     let archived = or_raise(&server, archived);
     let hash = or_raise(&server, archived.definition_hash().map_err(Failure::from));
@@ -360,7 +367,7 @@ fn hybrid_archive_cost(
     let server = server::open(&server.to_string_lossy());
     let mut sizes = Sizes::default();
     // Where it knows of no set yet, none is begun: nothing is exported.
-    let source = table::source_of_index(index);
+    let source = exported.source();
     let archived = or_raise(&server, exported.objects(&mut sizes, (server.key.as_ref(), false), None, false));
     let nobody = Identity { system_identifier: 0, timeline: 0, set: [0; 16] };
     let mut manifest = manifest_for(ManifestKind::Export, source, nobody, &server);

@@ -1,9 +1,14 @@
 //! Archives: stores of them behind foreign servers, and what this database put there.
-#![allow(dead_code, reason = "for the functions that export and import, which join these parts")]
 
+mod admin;
+mod backup;
+mod export;
 mod fault;
+pub(crate) mod import;
 mod queue;
+mod read;
 mod record;
+mod segments;
 mod server;
 mod source;
 #[cfg(any(test, feature = "pg_test"))]
@@ -12,5 +17,17 @@ mod thread;
 mod validator;
 
 pub(crate) use source::Source;
+
+/// Whose an archive is, as a manifest has it.
+fn identity_of(identity: &record::Identity) -> archive::Identity {
+    let record::Identity { system_identifier, timeline, set } = *identity;
+    archive::Identity { system_identifier, timeline, set }
+}
+
+/// Whose an archive is, as `hybrid_archives` has it.
+fn record_identity(identity: &archive::Identity) -> record::Identity {
+    let archive::Identity { system_identifier, timeline, set } = *identity;
+    record::Identity { system_identifier, timeline, set }
+}
 
 pgrx::extension_sql_file!("../../sql/archive.sql", name = "archive", requires = ["admin"]);

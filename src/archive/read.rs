@@ -2,8 +2,9 @@
 
 use super::fault;
 use super::server::OpenServer;
+use super::thread::Stream;
 use crate::error::Fault;
-use archive::{Hash, Key, Manifest, ObjectRef};
+use archive::{Key, Manifest, ObjectRef};
 use blobstore::{Context, Expected, Store};
 use pgrx::PgSqlErrorCode as Code;
 
@@ -17,6 +18,8 @@ const AHEAD: usize = 32 << 20;
 pub(super) enum Failure {
     Store(blobstore::Error),
     Archive(archive::Error),
+    /// With the index that is archived.
+    Index(ann::error::Error),
     /// The archive is sound and not fit for this.
     Unfit(String),
 }
@@ -50,9 +53,10 @@ impl Failure {
             Self::Archive(archive::Error::Unfit { .. } | archive::Error::TooLarge { .. }) => {
                 (Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "An archive has limits; see docs/archive-format.md.")
             }
-            Self::Archive(_) => {
+            Self::Index(ann::error::Error::Structure(_)) | Self::Archive(_) => {
                 (Code::ERRCODE_DATA_CORRUPTED, "Nothing was changed. Use another archive, or export again.")
             }
+            Self::Index(_) => (Code::ERRCODE_INDEX_CORRUPTED, "REINDEX builds the index anew from the table."),
             Self::Unfit(_) => (
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "hybrid_archive_list shows what each archive is of.",
@@ -60,6 +64,7 @@ impl Failure {
         };
         let message = match self {
             Self::Archive(error) => format!("server \"{server}\": {error}"),
+            Self::Index(error) => format!("server \"{server}\": {error}"),
             Self::Unfit(what) => what.clone(),
             Self::Store(_) => unreachable!("handled above"),
         };
@@ -71,6 +76,7 @@ impl Failure {
         match self {
             Self::Store(error) => error.to_string(),
             Self::Archive(error) => error.to_string(),
+            Self::Index(error) => error.to_string(),
             Self::Unfit(what) => what.clone(),
         }
     }
@@ -91,9 +97,7 @@ impl OpenServer {
     /// Fetches and reads a manifest.
     pub fn manifest(&self, locator: &str) -> Result<Manifest> {
         if locator.is_empty() || locator.len() > 1024 || !locator.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let message = "a reference of a manifest is printable ASCII without spaces".to_string();
-            return Err(Failure::Store(blobstore::Error::NotFound { object: locator.escape_debug().to_string() }))
-                .map_err(|_: Failure| Failure::Unfit(format!("invalid manifest reference: {message}")));
+            return Err(Failure::Unfit("a manifest is named by printable ASCII without spaces".into()));
         }
         let (locator, key) = (locator.to_string(), self.key.clone());
         // The helper's errors are the store's; those of the archive come as a value.
@@ -103,15 +107,10 @@ impl OpenServer {
         })?
     }
 
-    /// Fetches objects of a manifest, several at a time, and shows each raw chunk in their order.
-    pub fn each_object(
-        &self,
-        manifest: &str,
-        objects: &[ObjectRef],
-        mut each: impl FnMut(usize, Vec<u8>) -> Result<()>,
-    ) -> Result<()> {
+    /// Fetches objects of a manifest, several at a time, ahead of whoever takes them.
+    pub fn objects(&self, manifest: &str, objects: &[ObjectRef]) -> Objects<'_> {
         let (wanted, manifest, key) = (objects.to_vec(), manifest.to_string(), self.key.clone());
-        let mut stream = self.session.stream(AHEAD, move |store, sink| {
+        let stream = self.session.stream(AHEAD, move |store, sink| {
             for some in wanted.chunks(AT_A_TIME) {
                 for chunk in fetch_some(store, some, &manifest, key.as_ref(), sink.context) {
                     let size = chunk.as_ref().map_or(0, Vec::len);
@@ -124,13 +123,22 @@ impl OpenServer {
             }
             Ok(())
         });
-        let mut count = 0;
-        while let Some(chunk) = stream.next()? {
-            each(count, chunk?)?;
-            count += 1;
+        Objects { stream }
+    }
+}
+
+/// Raw chunks of objects, in the order in which they were asked for.
+pub(super) struct Objects<'s> {
+    stream: Stream<'s, Result<Vec<u8>>>,
+}
+
+impl Objects<'_> {
+    /// The next one. The caller holds no page, and does not ask for more than there are.
+    pub fn next(&mut self) -> Result<Vec<u8>> {
+        match self.stream.next()? {
+            Some(chunk) => chunk,
+            None => Err(Failure::Archive(archive::Error::Stopped { why: "there are no more objects".into() })),
         }
-        debug_assert_eq!(count, objects.len());
-        Ok(())
     }
 }
 
@@ -152,9 +160,4 @@ fn fetch_some(
         let failed = |_| Err(Failure::Archive(archive::Error::Stopped { why: "a thread failed".into() }));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
     })
-}
-
-/// Half of a hash, as names have it.
-pub(super) fn short(hash: &Hash) -> String {
-    super::record::hex(&hash[..16])
 }

@@ -4,7 +4,8 @@
 //! fingerprints of rows that died since stay where they are, and only the list of dead elements is new.
 
 use super::read::{Failure, Result};
-use crate::pg::heap::RowReader;
+use crate::pg::fetch::RowFetch;
+use crate::pg::relation::{Index, OpenTable};
 use ann::index::{Meta, SegmentEntry, SegmentKind};
 use ann::keys::Row;
 use ann::page::PageStore;
@@ -26,7 +27,8 @@ pub(super) trait Out {
 pub(super) struct Maker<'a, S> {
     pub store: &'a S,
     pub meta: &'a Meta,
-    pub rows: RowReader<'a>,
+    pub index: Index,
+    pub table: &'a OpenTable,
     pub out: &'a mut dyn Out,
     pub key: Option<&'a Key>,
     pub vectors: bool,
@@ -159,6 +161,8 @@ impl<S: PageStore> Maker<'_, S> {
             next: 0,
             made: SegmentObjects {
                 structure,
+                origin: None,
+                created: 0,
                 rows: 0,
                 objects: Vec::new(),
                 centroids: Vec::new(),
@@ -185,10 +189,17 @@ impl<S: PageStore> Maker<'_, S> {
         let (dimensions, wants) = (self.meta.parameters.dimensions, segment.vectors.is_some());
         let mut found: Vec<Option<Fingerprint>> = vec![None; tids.len()];
         let mut values = vec![0f32; if wants { tids.len() * dimensions } else { 0 }];
-        self.rows.each(&tids, |i, vector, keys| {
-            found[i] = Some(fingerprint(vector, keys));
-            if wants {
-                values[i * dimensions..][..dimensions].copy_from_slice(vector);
+        let mut order: Vec<usize> = (0..tids.len()).collect();
+        order.sort_unstable_by_key(|&i| tids[i]);
+        self.table.as_owner(|| {
+            let mut rows = RowFetch::new(self.table, self.index);
+            for i in order {
+                found[i] = rows.fetch(tids[i], |vector, keys| {
+                    if wants {
+                        values[i * dimensions..][..dimensions].copy_from_slice(vector);
+                    }
+                    fingerprint(vector, keys)
+                });
             }
         });
         let mut at = 0;
@@ -249,7 +260,12 @@ impl<S: PageStore> Maker<'_, S> {
                 if (header.elements, header.m) != (then.elements, then.m) {
                     return Ok(None);
                 }
-                reader.each_row_count(|ordinal, rows| if rows == 0 { dead.push(ordinal) })?;
+                reader.each(|element| -> Result<()> {
+                    if element.rows.is_empty() {
+                        dead.push(element.ordinal);
+                    }
+                    Ok(())
+                })?;
             }
             (SegmentKind::Ivf, Structure::Lists(then)) => {
                 let reader = ListsReader::open(self.store, self.meta, entry)?;

@@ -131,7 +131,7 @@ impl<T: Send + 'static> Task<T> {
             stops.retain(|stop| stop.strong_count() > 0);
             stops.push(Arc::downgrade(&stop));
         }
-        let context = Context { stop: Arc::clone(&stop), deadline: None, progress: Arc::clone(progress) };
+        let context = Context { stop: Arc::clone(&stop), deadline: None, progress: Arc::clone(progress), ..Context::default() };
         let theirs = Arc::clone(&shared);
         RUNNING.fetch_add(1, Relaxed);
         let spawned = pg::spawn("hybridvec store", move || {
@@ -287,8 +287,15 @@ impl Session {
     pub fn upload(&self) -> Upload<'_> {
         let (store, queue) = (self.store.share(), Arc::new(Queue::new(QUEUE_BYTES)));
         let theirs = Arc::clone(&queue);
-        let task = Task::start(&self.progress, move |context, ring| send(&*store, &theirs, context, ring));
-        Upload { session: self, queue, task }
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
+        let task = Task::start(&self.progress, move |context, ring| {
+            let upload = store.upload(context)?;
+            begins.store(true, Relaxed);
+            ring();
+            send(upload, &theirs, context, ring)
+        });
+        Upload { session: self, queue, task, begun }
     }
 
     /// Begins a download: `work` fetches on a helper thread what the session takes from the stream, `limit` bytes ahead
@@ -315,8 +322,12 @@ enum Message {
 }
 
 /// What the helper of an upload does.
-fn send(store: &dyn Store, queue: &Queue<Message>, context: &Context, ring: &dyn Fn()) -> Result<Receipt> {
-    let mut upload = store.upload(context)?;
+fn send(
+    mut upload: Box<dyn blobstore::Upload + '_>,
+    queue: &Queue<Message>,
+    context: &Context,
+    ring: &dyn Fn(),
+) -> Result<Receipt> {
     while let Some(message) = queue.pop(context)? {
         ring();
         match message {
@@ -332,9 +343,24 @@ pub(crate) struct Upload<'s> {
     session: &'s Session,
     queue: Arc<Queue<Message>>,
     task: Task<Receipt>,
+    begun: Arc<AtomicBool>,
 }
 
 impl Upload<'_> {
+    /// Waits until the store has begun the upload: what it has then stays until the upload ends.
+    ///
+    /// # Errors
+    /// As the store. Raises an ERROR if the session is canceled.
+    pub fn begun(&mut self) -> Result<()> {
+        while !self.begun.load(Relaxed) {
+            if let Some(result) = self.task.take() {
+                return Err(result.err().unwrap_or(Error::Cancelled));
+            }
+            self.task.wait_a_moment();
+        }
+        Ok(())
+    }
+
     /// Hands an object over; waits while [`QUEUE_BYTES`] wait for the helper. The caller holds no page.
     ///
     /// # Errors

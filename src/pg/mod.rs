@@ -3,6 +3,7 @@
 pub mod arena;
 pub mod array;
 mod aside;
+pub mod attempt;
 pub mod buffer;
 pub mod fdw;
 pub mod fetch;
@@ -17,6 +18,7 @@ pub mod relation;
 pub mod reloptions;
 pub mod rights;
 pub mod settings;
+pub mod temporary;
 pub mod thread;
 pub mod unit;
 mod validate;

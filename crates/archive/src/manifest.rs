@@ -88,6 +88,8 @@ pub struct SegmentObjects {
     /// is not read again.
     #[serde(with = "fixed_or_null")]
     pub origin: Option<[u8; 16]>,
+    /// When it was made, in microseconds since 2000-01-01 UTC.
+    pub created: i64,
     /// Fingerprints in `objects`.
     pub rows: u64,
     /// Graph or lists chunks.

@@ -232,7 +232,7 @@ impl Store for Cached {
 
     fn fetch(&self, locator: &str, manifest: Option<&str>, expected: &Expected, context: &Context) -> Result<Vec<u8>> {
         context.check()?;
-        if let Some(bytes) = self.cache.get(expected) {
+        if let Some(bytes) = self.cache.get(expected).filter(|_| !context.fresh) {
             return Ok(bytes);
         }
         let bytes = self.inner.fetch(locator, manifest, expected, context)?;
@@ -242,6 +242,10 @@ impl Store for Cached {
 
     fn fetch_manifest(&self, locator: &str, limit: usize, context: &Context) -> Result<Vec<u8>> {
         self.inner.fetch_manifest(locator, limit, context)
+    }
+
+    fn present(&self, objects: &[crate::Placed], context: &Context) -> Result<Vec<bool>> {
+        self.inner.present(objects, context)
     }
 
     fn remove(&self, locator: &str, context: &Context) -> Result<bool> {
