@@ -3,8 +3,8 @@
 use super::export::rows_of;
 use super::read::{Failure, Result, manifest_from, or_raise};
 use super::record::{self, ArchiveRecord, hex};
-use super::server::{self, OpenServer};
 use super::record_identity;
+use super::server::{self, Caching, OpenServer};
 use crate::error::{Fault, raise};
 use crate::pg::fdw;
 use crate::pg::settings::{now, timestamp};
@@ -41,7 +41,8 @@ fn read_all(
     let mut all = Vec::new();
     for (locator, recorded) in locators {
         let manifest = manifest_from(store, &locator, key, context);
-        if let Err(Failure::Store(error @ (Error::Cancelled | Error::TimedOut | Error::Unreachable { .. }))) = manifest {
+        if let Err(Failure::Store(error @ (Error::Cancelled | Error::TimedOut | Error::Unreachable { .. }))) = manifest
+        {
             return Err(error);
         }
         all.push(Read { locator, manifest, recorded });
@@ -131,10 +132,10 @@ fn hybrid_archive_list(
         name!(problem, Option<String>),
     ),
 > {
-    let server = server::open(&server.to_string_lossy());
+    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     let records: BTreeMap<String, ArchiveRecord> =
         record::list(&server.name).into_iter().map(|record| (record.manifest.clone(), record)).collect();
-    let (recorded, key) = (records.keys().cloned().collect::<Vec<_>>(), server.key.clone());
+    let (recorded, key) = (records.keys().cloned().collect::<Vec<_>>(), server.read_key().cloned());
     let read = server.session.run(move |store, context| read_all(store, &recorded, key.as_ref(), context));
     let mut all = or_raise(&server, read.map_err(Failure::from));
     all.sort_by_key(|read| std::cmp::Reverse(read.manifest.as_ref().map_or(i64::MIN, |manifest| manifest.created)));
@@ -150,15 +151,14 @@ fn hybrid_archive_verify(
     'static,
     (name!(object, String), name!(locator, String), name!(bytes, i64), name!(ok, bool), name!(problem, Option<String>)),
 > {
-    let server = server::open(&server.to_string_lossy());
+    let server = server::open(&server.to_string_lossy(), Caching::Forbidden);
     let read = or_raise(&server, server.manifest(manifest));
-    let (locator, key) = (manifest.to_string(), server.key.clone());
+    let key = server.read_key().filter(|_| read.encryption.is_some()).cloned();
+    let locator = manifest.to_string();
     let mut objects: Vec<archive::ObjectRef> = read.objects().cloned().collect();
     objects.sort_by(|a, b| a.name.cmp(&b.name));
     objects.dedup_by(|a, b| a.name == b.name);
     let checked = server.session.run(move |store, context| {
-        // What a cache has says nothing of the store.
-        let context = &Context { fresh: true, ..context.clone() };
         let mut rows = Vec::new();
         for object in objects {
             let expected = Expected { hash: object.stored, length: object.stored_length };
@@ -199,7 +199,9 @@ fn prune(
             Ok(manifest) => known.push(Known::new(&read.locator, &manifest)),
             Err(Failure::Store(Error::NotFound { .. })) if read.recorded => gone.push(read.locator),
             // Under another key, all of its objects are, too: none is one of ours.
-            Err(failure @ Failure::Archive(archive::Error::Key { .. })) => unread.push((read.locator, failure.message())),
+            Err(failure @ Failure::Archive(archive::Error::Key { .. })) => {
+                unread.push((read.locator, failure.message()))
+            }
             // What it names cannot be told, so nothing is safe to remove.
             Err(failure) => return Err(failure),
         }
@@ -235,7 +237,7 @@ fn hybrid_archive_prune(
     if keep_last < 0 || keep.months() < 0 || keep.days() < 0 || keep.micros() < 0 {
         raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "what is to be kept must not be negative");
     }
-    let server = server::open(&server.to_string_lossy());
+    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     if !fdw::owns_server(&server.name) {
         let message = format!("must be owner of foreign server {}", server.name);
         raise(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message);
@@ -249,22 +251,24 @@ fn hybrid_archive_prune(
     let recorded = recorded_in(&server);
     let sets = record::our_sets().into_iter().collect();
     let keep = Keep { since: now().saturating_sub(microseconds(&keep)), last: keep_last as u32 };
-    let key = server.key.clone();
-    let pruned = server.session.run(move |store, context| {
-        match prune(store, (&recorded, &sets), key.as_ref(), keep, context) {
+    let key = server.read_key().cloned();
+    let pruned =
+        server.session.run(move |store, context| match prune(store, (&recorded, &sets), key.as_ref(), keep, context) {
             Err(Failure::Store(error)) => Err(error),
             other => Ok(other),
-        }
-    });
+        });
     let pruned = or_raise(&server, pruned.map_err(Failure::from).and_then(|result| result));
     for manifest in pruned.plan.manifests.iter().chain(&pruned.gone) {
         record::forget(&server.name, manifest);
     }
     if pruned.plan.foreign().next().is_some() {
-        Fault::new(PgSqlErrorCode::ERRCODE_WARNING, format!("server \"{}\" has archives of other systems", server.name))
-            .detail("They stay, whatever their age.")
-            .hint("hybrid_archive_list tells their sets, hybrid_archive_adopt makes a set ours.")
-            .report(PgLogLevel::WARNING);
+        Fault::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("server \"{}\" has archives of other systems", server.name),
+        )
+        .detail("They stay, whatever their age.")
+        .hint("hybrid_archive_list tells their sets, hybrid_archive_adopt makes a set ours.")
+        .report(PgLogLevel::WARNING);
     }
     pgrx::info!("removed {} archives and {} objects", pruned.plan.manifests.len(), pruned.objects);
     let removed = pruned.plan.manifests.into_iter().map(|manifest| (manifest, true, None));

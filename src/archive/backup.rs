@@ -4,7 +4,7 @@ use super::export::{Exported, Previous, finish, manifest_for, recorded};
 use super::read::{Failure, Objects, or_raise};
 use super::record::{self, hex};
 use super::segments::{Out, UNPLACED};
-use super::server::{self, OpenServer};
+use super::server::{self, Caching, OpenServer};
 use super::thread::Upload;
 use super::{identity_of, import, rows, table};
 use crate::am::import::{Misfit, with_plan};
@@ -33,7 +33,7 @@ impl Sending<'_, '_> {
         let object: ObjectRef = match self.previous.and_then(|previous| previous.object(&content)) {
             Some(known) => known.clone(),
             None => {
-                let packed = pack(Kind::Rows, &raw, self.server.key.as_ref())?;
+                let packed = pack(Kind::Rows, &raw, self.server.write_key())?;
                 let reference = packed.reference(UNPLACED);
                 Out::put(self.upload, packed)?;
                 reference
@@ -70,7 +70,7 @@ fn hybrid_backup(
     // Description, rows and indexes are read as this statement sees them.
     let snapshot = Snapshot::active();
     let described = table::describe(tbl);
-    let server = server::open(&server.to_string_lossy());
+    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     server.warn_if_public_and_clear();
     let identity = identity_of(&record::our_identity());
     let source = Source {
@@ -91,7 +91,8 @@ fn hybrid_backup(
     let mut manifest = manifest_for(ManifestKind::Backup, source, identity, &server);
     for (oid, name) in table::hybrid_indexes_of(tbl) {
         if described.hybrid_indexes.iter().any(|index| index.name == name) {
-            let objects = Exported::open(oid).objects(&mut upload, (server.key.as_ref(), false), previous.as_ref(), true);
+            let objects =
+                Exported::open(oid).objects(&mut upload, (server.write_key(), false), previous.as_ref(), true);
             manifest.indexes.push(or_raise(&server, objects));
         }
     }
@@ -99,7 +100,7 @@ fn hybrid_backup(
     manifest.not_carried.clone_from(&described.not_carried);
     manifest.table = Some(described);
     manifest.parent = previous.map(|previous| previous.locator);
-    let receipt = or_raise(&server, finish(upload, manifest.clone(), server.key.clone()));
+    let receipt = or_raise(&server, finish(upload, manifest.clone(), server.write_key().cloned()));
     let hash = table_hash(&manifest);
     let done = recorded(&server, &manifest, &receipt, hash);
     let price = done.price.as_ref();
@@ -122,7 +123,7 @@ fn hybrid_backup(
 fn table_hash(manifest: &Manifest) -> String {
     let mut hasher = blake3::Hasher::new();
     for index in &manifest.indexes {
-        hasher.update(&index.definition_hash().unwrap_or_default());
+        hasher.update(&index.definition.definition_hash());
     }
     hex(hasher.finalize().as_bytes())
 }
@@ -178,7 +179,7 @@ fn hybrid_restore(
     ),
 > {
     rights::check_not_in_recovery(c"hybrid_restore()");
-    let server = server::open(&server.to_string_lossy());
+    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     let locator = manifest;
     let manifest = or_raise(&server, server.manifest(locator));
     let Some(described) = &manifest.table else {
@@ -194,7 +195,7 @@ fn hybrid_restore(
     let wanted: Vec<ObjectRef> = manifest.rows.iter().map(|chunk| chunk.object.clone()).collect();
     let mut lines = Lines {
         server: &server,
-        objects: server.objects(locator, &wanted),
+        objects: server.objects((locator, &manifest), &wanted),
         left: manifest.rows.iter(),
         decoder: Some(RowsDecoder::new()),
     };
@@ -205,7 +206,7 @@ fn hybrid_restore(
         indexes += 1;
         let archived = manifest.indexes.iter().find(|index| index.definition.name == definition.name);
         let m = definition.options.iter().find(|o| o.name == "m").and_then(|o| o.value.parse().ok()).unwrap_or(16);
-        let plan = archived.map(|index| import::plan(&server, locator, index, (m, Misfit::Build)));
+        let plan = archived.map(|index| import::plan(&server, (locator, &manifest), index, (m, Misfit::Build)));
         match plan {
             Some(Ok(plan)) => {
                 let (_, imported) = with_plan(plan, || table::create_hybrid_index(definition, oid, &[]));

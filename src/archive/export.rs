@@ -3,7 +3,7 @@
 use super::read::{Failure, Result, or_raise};
 use super::record::{self, ArchiveKind, ArchiveRecord, hex};
 use super::segments::{Maker, Out, UNPLACED};
-use super::server::{self, OpenServer};
+use super::server::{self, Caching, OpenServer};
 use super::thread::Upload;
 use super::{identity_of, record_identity, table};
 use crate::pg::buffer::IndexStore;
@@ -42,7 +42,7 @@ impl Previous {
         let locator = record::list(&server.name).iter().find(is_same)?.manifest.clone();
         // Without it everything is sent again, where the store does not find it by itself: slower, and no error.
         let mut manifest = server.manifest(&locator).ok()?;
-        if manifest.encryption != server.key.as_ref().map(archive::Key::id) {
+        if manifest.encryption != server.write_key().map(archive::Key::id) {
             return None;
         }
         manifest.objects_mut().for_each(|object| object.locator = resolve(&object.locator, &locator));
@@ -59,7 +59,9 @@ impl Previous {
     fn segment(&self, origin: &[u8; 16]) -> Option<&SegmentObjects> {
         let segments = self.manifest.indexes.iter().flat_map(|index| &index.segments);
         let mut same = segments.filter(|segment| segment.origin.as_ref() == Some(origin));
-        same.find(|segment| segment.objects.iter().chain(&segment.centroids).chain(&segment.vectors).all(|o| self.has(&o.name)))
+        same.find(|segment| {
+            segment.objects.iter().chain(&segment.centroids).chain(&segment.vectors).all(|o| self.has(&o.name))
+        })
     }
 
     /// Where an object with this content is.
@@ -194,11 +196,7 @@ impl Exported {
 ///
 /// # Errors
 /// If the manifest is too large.
-pub(super) fn finish(
-    upload: Upload<'_>,
-    manifest: Manifest,
-    key: Option<archive::Key>,
-) -> Result<Receipt> {
+pub(super) fn finish(upload: Upload<'_>, manifest: Manifest, key: Option<archive::Key>) -> Result<Receipt> {
     // No locator is longer than this, so the manifest will fit when they are known.
     let mut largest = manifest.clone();
     largest.objects_mut().for_each(|object| object.locator = "x".repeat(object.locator.len().max(160)));
@@ -207,7 +205,9 @@ pub(super) fn finish(
         let places: HashMap<&str, &str> = placed.iter().map(|p| (p.name.as_str(), p.locator.as_str())).collect();
         let mut manifest = manifest.clone();
         let unplaced = manifest.objects_mut().filter(|object| object.locator == UNPLACED);
-        unplaced.for_each(|object| places.get(object.name.as_str()).unwrap_or(&UNPLACED).clone_into(&mut object.locator));
+        for object in unplaced {
+            object.locator = places.get(object.name.as_str()).copied().unwrap_or(UNPLACED).to_string();
+        }
         let packed = manifest.pack(key.as_ref()).expect("it fitted with longer locators");
         Object { name: packed.name, bytes: packed.bytes }
     })?;
@@ -290,7 +290,7 @@ pub(super) fn manifest_for(kind: ManifestKind, source: Source, identity: Identit
         not_carried: Vec::new(),
         tags: BTreeMap::new(),
         parent: None,
-        encryption: server.key.as_ref().map(archive::Key::id),
+        encryption: server.write_key().map(archive::Key::id),
     }
 }
 
@@ -316,7 +316,7 @@ fn hybrid_export(
 > {
     rights::check_not_in_recovery(c"hybrid_export()");
     let exported = Exported::open(index);
-    let server = server::open(&server.to_string_lossy());
+    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     server.warn_if_public_and_clear();
     let identity = identity_of(&record::our_identity());
     let source = exported.source();
@@ -324,13 +324,13 @@ fn hybrid_export(
     // From here on nobody removes what the store has.
     or_raise(&server, upload.begun().map_err(Failure::from));
     let previous = Previous::find(&server, ManifestKind::Export, &source, &identity);
-    let archived = exported.objects(&mut upload, (server.key.as_ref(), vectors), previous.as_ref(), true);
+    let archived = exported.objects(&mut upload, (server.write_key(), vectors), previous.as_ref(), true);
     let archived = or_raise(&server, archived);
-    let hash = or_raise(&server, archived.definition_hash().map_err(Failure::from));
+    let hash = archived.definition.definition_hash();
     let mut manifest = manifest_for(ManifestKind::Export, source, identity, &server);
     manifest.indexes.push(archived);
     manifest.parent = previous.map(|previous| previous.locator);
-    let receipt = or_raise(&server, finish(upload, manifest.clone(), server.key.clone()));
+    let receipt = or_raise(&server, finish(upload, manifest.clone(), server.write_key().cloned()));
     let done = recorded(&server, &manifest, &receipt, hex(&hash));
     let price = done.price.as_ref();
     TableIterator::once((
@@ -364,19 +364,20 @@ fn hybrid_archive_cost(
     ),
 > {
     let exported = Exported::open(index);
-    let server = server::open(&server.to_string_lossy());
+    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     let mut sizes = Sizes::default();
     // Where it knows of no set yet, none is begun: nothing is exported.
     let source = exported.source();
-    let archived = or_raise(&server, exported.objects(&mut sizes, (server.key.as_ref(), false), None, false));
+    let archived = or_raise(&server, exported.objects(&mut sizes, (server.write_key(), false), None, false));
     let nobody = Identity { system_identifier: 0, timeline: 0, set: [0; 16] };
     let mut manifest = manifest_for(ManifestKind::Export, source, nobody, &server);
     manifest.indexes.push(archived);
     manifest.objects_mut().for_each(|object| object.locator = "x".repeat(60));
-    let packed = or_raise(&server, manifest.pack(server.key.as_ref()).map_err(Failure::from));
+    let packed = or_raise(&server, manifest.pack(server.write_key()).map_err(Failure::from));
     let (lengths, own) = (sizes.lengths, packed.bytes.len() as u64);
     let (count, bytes) = (lengths.len() as i64 + 1, lengths.iter().sum::<u64>() + own);
-    let price = or_raise(&server, server.session.run(move |store, _| Ok(store.price(&lengths, own))).map_err(Failure::from));
+    let price =
+        or_raise(&server, server.session.run(move |store, _| Ok(store.price(&lengths, own))).map_err(Failure::from));
     let saving = price.as_ref().map(|price| 1.0 - price.coins as f64 / price.coins_singly.max(1) as f64);
     TableIterator::once((
         count,

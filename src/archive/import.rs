@@ -4,7 +4,7 @@
 
 use super::read::{Failure, Result, or_raise};
 use super::record::{self, hex};
-use super::server::{self, OpenServer};
+use super::server::{self, Caching, OpenServer};
 use super::{Source, sql, table};
 use crate::am::import::{Archived, Fit, ImportPlan, Imported, Misfit, Structure, with_plan};
 use crate::error::{Fault, raise};
@@ -34,7 +34,7 @@ struct Local {
 
 impl Local {
     /// Fetches and checks all objects that the structure of an index is made of.
-    fn fetch(server: &OpenServer, manifest: &str, index: &ArchivedIndex) -> Result<Self> {
+    fn fetch(server: &OpenServer, manifest: (&str, &Manifest), index: &ArchivedIndex) -> Result<Self> {
         let mut local = Self { file: TemporaryFile::create(), places: HashMap::new() };
         let mut wanted: Vec<ObjectRef> = Vec::new();
         for segment in &index.segments {
@@ -127,7 +127,9 @@ fn fit(index: &ArchivedIndex, m: usize) -> Result<Fit> {
         "vector_ip_ops" => Metric::InnerProduct,
         "vector_cosine_ops" => Metric::Cosine,
         "vector_l1_ops" => Metric::L1,
-        other => return Err(Failure::Unfit(format!("the archive is of operator class \"{other}\", which is none of ours"))),
+        other => {
+            return Err(Failure::Unfit(format!("the archive is of operator class \"{other}\", which is none of ours")));
+        }
     };
     let dimensions = definition.vector_type.arguments.first().and_then(|text| text.parse().ok());
     let Some(dimensions) = dimensions.filter(|d| (1..=16_000).contains(d)) else {
@@ -147,7 +149,7 @@ fn fit(index: &ArchivedIndex, m: usize) -> Result<Fit> {
 /// Fetches an archived index, ready to be made again. `m` is that of the index to be built.
 pub(super) fn plan(
     server: &OpenServer,
-    manifest: &str,
+    manifest: (&str, &Manifest),
     index: &ArchivedIndex,
     (m, misfit): (usize, Misfit),
 ) -> Result<ImportPlan> {
@@ -163,7 +165,7 @@ fn chosen<'a>(manifest: &'a Manifest, name: &str, definition: Option<&archive::H
     if let [only] = manifest.indexes.as_slice() {
         return Ok(only);
     }
-    let same = |index: &&ArchivedIndex| definition.is_some_and(|hash| index.definition_hash().is_ok_and(|h| h == *hash));
+    let same = |index: &&ArchivedIndex| definition.is_some_and(|hash| index.definition.definition_hash() == *hash);
     let found = manifest.indexes.iter().find(same);
     found.or_else(|| manifest.indexes.iter().find(|index| index.definition.name == name)).ok_or_else(|| {
         let count = manifest.indexes.len();
@@ -174,9 +176,12 @@ fn chosen<'a>(manifest: &'a Manifest, name: &str, definition: Option<&archive::H
 /// Tells what of an archive was not used.
 pub(super) fn warn_of_refused(index: &str, imported: &Imported) {
     for why in &imported.refused {
-        Fault::new(PgSqlErrorCode::ERRCODE_WARNING, format!("index \"{index}\" was built without a part of the archive"))
-            .detail(format!("{why}."))
-            .report(PgLogLevel::WARNING);
+        Fault::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("index \"{index}\" was built without a part of the archive"),
+        )
+        .detail(format!("{why}."))
+        .report(PgLogLevel::WARNING);
     }
 }
 
@@ -194,10 +199,10 @@ fn hybrid_import(
         let meta = crate::am::or_raise(opened.index(), Meta::read(&store));
         (opened.index().name(), meta.parameters.m)
     };
-    let server = server::open(&server.to_string_lossy());
+    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     let read = or_raise(&server, server.manifest(manifest));
     let archived = or_raise(&server, chosen(&read, &name, None));
-    let plan = or_raise(&server, plan(&server, manifest, archived, (m, Misfit::Refuse)));
+    let plan = or_raise(&server, plan(&server, (manifest, &read), archived, (m, Misfit::Refuse)));
     let ((), imported) = with_plan(plan, || sql::reindex(index));
     if !imported.used {
         raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("index \"{name}\" was not built from the archive"));
@@ -208,12 +213,12 @@ fn hybrid_import(
 
 /// The archive that a CREATE INDEX is to take, if there is one: by its option, or by the setting. Whatever goes wrong is
 /// a WARNING: the index is then built from the table, as it would be without an archive.
-pub(crate) fn plan_for_create(index: Index, source: &Source, m: usize) -> Option<ImportPlan> {
+pub(crate) fn plan_for_create(index: Index, source: &Source, own: &Fit) -> Option<ImportPlan> {
     let name = index.name();
     let found = attempt(AssertUnwindSafe(|| {
-        let server = server::open(&source.server);
+        let server = server::open(&source.server, Caching::Allowed);
         let definition = table::describe_index(index.oid());
-        let result = find_and_plan(&server, source, definition, m);
+        let result = find_and_plan(&server, source, definition, own);
         result.map_err(|failure| failure.message())
     }));
     let why = match found.and_then(|result| result) {
@@ -230,15 +235,16 @@ fn find_and_plan(
     server: &OpenServer,
     source: &Source,
     definition: archive::table::Index,
-    m: usize,
+    own: &Fit,
 ) -> Result<ImportPlan> {
-    let hash = archive::ArchivedIndex { definition: definition.clone(), segments: Vec::new() }.definition_hash()?;
+    let hash = definition.definition_hash();
     let (locator, manifest) = match &source.manifest {
         Some(locator) => (locator.clone(), server.manifest(locator)?),
         None => newest_of(server, &definition, &hash)?,
     };
     let archived = chosen(&manifest, &definition.name, Some(&hash))?;
-    plan(server, &locator, archived, (m, Misfit::Refuse))
+    let plan = plan(server, (&locator, &manifest), archived, (own.m, Misfit::Refuse))?;
+    plan.fit().misfit(own).map_or(Ok(plan), |why| Err(Failure::Unfit(why)))
 }
 
 /// The newest archive in a store with an index of this table, name and definition: as recorded, or else as the store lists.
@@ -247,13 +253,13 @@ fn newest_of(
     definition: &archive::table::Index,
     hash: &archive::Hash,
 ) -> Result<(String, Manifest)> {
-    let has_it = |manifest: &Manifest| {
-        manifest.indexes.iter().any(|index| index.definition_hash().is_ok_and(|found| found == *hash))
-    };
+    let has_it = |manifest: &Manifest| manifest.indexes.iter().any(|index| index.definition.definition_hash() == *hash);
     let same_table = |record: &&record::ArchiveRecord| {
         let of_index = record.index_name.as_ref().is_none_or(|name| *name == definition.name);
         let same_definition = record.index_name.is_none() || record.definition_hash == hex(hash);
-        (&record.table_schema, &record.table_name) == (&definition.table_schema, &definition.table) && of_index && same_definition
+        (&record.table_schema, &record.table_name) == (&definition.table_schema, &definition.table)
+            && of_index
+            && same_definition
     };
     for record in record::list(&server.name).iter().filter(same_table) {
         if let Some(manifest) = server.manifest(&record.manifest).ok().filter(has_it) {
@@ -267,6 +273,9 @@ fn newest_of(
             }
         }
     }
-    let what = format!("server \"{}\" has no archive of an index \"{}\" that is defined like this", server.name, definition.name);
+    let what = format!(
+        "server \"{}\" has no archive of an index \"{}\" that is defined like this",
+        server.name, definition.name
+    );
     Err(Failure::Unfit(what))
 }

@@ -8,9 +8,12 @@ pub(crate) mod import;
 mod queue;
 mod read;
 mod record;
+mod rows;
 mod segments;
 mod server;
 mod source;
+mod sql;
+mod table;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
 mod thread;

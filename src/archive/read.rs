@@ -57,10 +57,9 @@ impl Failure {
                 (Code::ERRCODE_DATA_CORRUPTED, "Nothing was changed. Use another archive, or export again.")
             }
             Self::Index(_) => (Code::ERRCODE_INDEX_CORRUPTED, "REINDEX builds the index anew from the table."),
-            Self::Unfit(_) => (
-                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "hybrid_archive_list shows what each archive is of.",
-            ),
+            Self::Unfit(_) => {
+                (Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "hybrid_archive_list shows what each archive is of.")
+            }
         };
         let message = match self {
             Self::Archive(error) => format!("server \"{server}\": {error}"),
@@ -88,8 +87,15 @@ pub(super) fn or_raise<T>(server: &OpenServer, result: Result<T>) -> T {
 }
 
 /// A manifest from a store, on a helper's thread.
-pub(super) fn manifest_from(store: &dyn Store, locator: &str, key: Option<&Key>, context: &Context) -> Result<Manifest> {
+pub(super) fn manifest_from(
+    store: &dyn Store,
+    locator: &str,
+    key: Option<&Key>,
+    context: &Context,
+) -> Result<Manifest> {
     let bytes = store.fetch_manifest(locator, archive::LARGEST_MANIFEST, context)?;
+    // What was written in the clear is read without a key; the hash in its name says that it is what was written.
+    let key = key.filter(|_| archive::peek(&bytes).is_ok_and(|peeked| peeked.key.is_some()));
     Ok(Manifest::unpack(locator, &bytes, key)?)
 }
 
@@ -99,7 +105,7 @@ impl OpenServer {
         if locator.is_empty() || locator.len() > 1024 || !locator.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Failure::Unfit("a manifest is named by printable ASCII without spaces".into()));
         }
-        let (locator, key) = (locator.to_string(), self.key.clone());
+        let (locator, key) = (locator.to_string(), self.read_key().cloned());
         // The helper's errors are the store's; those of the archive come as a value.
         self.session.run(move |store, context| match manifest_from(store, &locator, key.as_ref(), context) {
             Err(Failure::Store(error)) => Err(error),
@@ -108,8 +114,9 @@ impl OpenServer {
     }
 
     /// Fetches objects of a manifest, several at a time, ahead of whoever takes them.
-    pub fn objects(&self, manifest: &str, objects: &[ObjectRef]) -> Objects<'_> {
-        let (wanted, manifest, key) = (objects.to_vec(), manifest.to_string(), self.key.clone());
+    pub fn objects(&self, (locator, manifest): (&str, &Manifest), objects: &[ObjectRef]) -> Objects<'_> {
+        let key = self.read_key().filter(|_| manifest.encryption.is_some()).cloned();
+        let (wanted, manifest) = (objects.to_vec(), locator.to_string());
         let stream = self.session.stream(AHEAD, move |store, sink| {
             for some in wanted.chunks(AT_A_TIME) {
                 for chunk in fetch_some(store, some, &manifest, key.as_ref(), sink.context) {

@@ -235,7 +235,7 @@ pub(crate) fn forget(server: &str, manifest: &str) -> bool {
 }
 
 /// Sets that this system, on this timeline, began or adopted; the one for new archives first.
-fn our_sets() -> Vec<[u8; 16]> {
+pub(crate) fn our_sets() -> Vec<[u8; 16]> {
     let (system, timeline) = (identity::system_identifier(), identity::timeline());
     let sets = as_extension_owner(|schema| {
         let sql = format!(

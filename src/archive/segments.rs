@@ -82,7 +82,12 @@ struct Lists(ListsEncoder);
 impl Encode for Lists {
     type Element = (u32, Option<u32>);
 
-    fn push(&mut self, &(list, second): &Self::Element, rows: &[Fingerprint], further: bool) -> Result<Option<Vec<u8>>> {
+    fn push(
+        &mut self,
+        &(list, second): &Self::Element,
+        rows: &[Fingerprint],
+        further: bool,
+    ) -> Result<Option<Vec<u8>>> {
         Ok(self.0.push(&ListElement { list, second, rows: rows.to_vec(), further })?)
     }
 
@@ -138,7 +143,8 @@ impl<S: PageStore> Maker<'_, S> {
         let encoder = Lists(ListsEncoder::new(header)?);
         let mut segment = self.begin(encoder, Structure::Lists(header), Kind::Lists)?;
         let centroids = reader.centroids()?;
-        let centroids = centroids.iter().map(|(scale, offset, code)| {
+        let centroids = (0..centroids.len()).map(|i| {
+            let (scale, offset, code) = centroids.get(i);
             Centroid { scale, offset, code: code.to_vec() }
         });
         for chunk in encode_centroids(&header, centroids)? {

@@ -131,7 +131,7 @@ impl<T: Send + 'static> Task<T> {
             stops.retain(|stop| stop.strong_count() > 0);
             stops.push(Arc::downgrade(&stop));
         }
-        let context = Context { stop: Arc::clone(&stop), deadline: None, progress: Arc::clone(progress), ..Context::default() };
+        let context = Context { stop: Arc::clone(&stop), deadline: None, progress: Arc::clone(progress) };
         let theirs = Arc::clone(&shared);
         RUNNING.fetch_add(1, Relaxed);
         let spawned = pg::spawn("hybridvec store", move || {

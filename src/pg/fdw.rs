@@ -94,11 +94,6 @@ impl Server {
     }
 }
 
-#[cold]
-fn no_server(name: &str) -> ! {
-    raise(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("server \"{name}\" does not exist"))
-}
-
 /// # Safety
 /// `list` is null or a list of DefElem whose arguments are strings.
 unsafe fn options_of(list: *mut pg_sys::List) -> Options {
@@ -141,6 +136,20 @@ pub fn data_directory() -> PathBuf {
     // SAFETY: set once, when the server starts; a C string.
     let path = unsafe { CStr::from_ptr(pg_sys::DataDir) };
     PathBuf::from(std::ffi::OsStr::new(&*path.to_string_lossy()))
+}
+
+/// Whether the current user owns a server of this name, or is a superuser.
+pub fn owns_server(name: &str) -> bool {
+    let Ok(name) = CString::new(name) else { return false };
+    // SAFETY: lookups by name and by OID.
+    unsafe {
+        let server = pg_sys::get_foreign_server_oid(name.as_ptr(), true);
+        #[cfg(feature = "pg15")]
+        let owns = pg_sys::pg_foreign_server_ownercheck(server, pg_sys::GetUserId());
+        #[cfg(not(feature = "pg15"))]
+        let owns = pg_sys::object_ownercheck(pg_sys::ForeignServerRelationId, server, pg_sys::GetUserId());
+        server != pg_sys::InvalidOid && owns
+    }
 }
 
 /// Whether the current user owns this database, or is a superuser.

@@ -232,7 +232,7 @@ impl Store for Cached {
 
     fn fetch(&self, locator: &str, manifest: Option<&str>, expected: &Expected, context: &Context) -> Result<Vec<u8>> {
         context.check()?;
-        if let Some(bytes) = self.cache.get(expected).filter(|_| !context.fresh) {
+        if let Some(bytes) = self.cache.get(expected) {
             return Ok(bytes);
         }
         let bytes = self.inner.fetch(locator, manifest, expected, context)?;

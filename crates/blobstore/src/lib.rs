@@ -163,8 +163,6 @@ pub struct Context {
     /// The work fails at this time.
     pub deadline: Option<Instant>,
     pub progress: Arc<Progress>,
-    /// What is fetched comes from the store itself, not from a cache.
-    pub fresh: bool,
 }
 
 impl Context {
