@@ -7,8 +7,9 @@
 //! <path>/lock                   share-locked by uploads, locked by who removes
 //! ```
 //!
-//! A file appears under its name only when it is whole and on disk; then its directory is fsynced. A manifest appears after all
-//! its objects. Who dies in between leaves a file in `incoming`, which the next upload removes: nobody holds its lock.
+//! A file appears under its name only when it is whole and on disk; then its directory is fsynced. A manifest appears
+//! after all its objects. Who dies in between leaves a file in `incoming`, which the next upload removes: nobody holds
+//! its lock.
 //!
 //! Invariant: every file is reached from the root of the file system one component at a time, without following a link.
 
@@ -74,8 +75,8 @@ impl<'a> Place<'a> {
 }
 
 impl Directory {
-    /// Opens an existing directory, given by an absolute path without `..` and links. `data_directory`: PostgreSQL's; nothing
-    /// may be stored inside of it.
+    /// Opens an existing directory, given by an absolute path without `..` and links. `data_directory`: PostgreSQL's;
+    /// nothing may be stored inside of it.
     ///
     /// # Errors
     /// [`Error::Option`] for a path that may not be used, [`Error::File`] for one that cannot be opened.
@@ -104,6 +105,15 @@ impl Directory {
         }
         context.progress.objects.fetch_add(1, Ordering::Relaxed);
         Ok(Placed { name: object.name.clone(), hash, length, locator: place.locator(), reused })
+    }
+
+    /// Whether a file of this length is there; what it holds is not read.
+    fn is_there(&self, placed: &Placed, context: &Context) -> Result<bool> {
+        context.check()?;
+        let Ok(place) = Place::of(&placed.locator, None) else { return Ok(false) };
+        let Some(directory) = self.tree.directory(&place.directories, false)? else { return Ok(false) };
+        let file = self.tree.existing(&directory, &place.directories, place.name)?;
+        Ok(file.and_then(|file| file.metadata().ok()).is_some_and(|metadata| metadata.len() == placed.length))
     }
 
     /// A damaged file is as good as none: it is written anew.
@@ -140,6 +150,10 @@ impl Store for Directory {
         let bytes = self.read(&place, locator, limit as u64, context)?;
         check_content(place.name, blake3::hash(&bytes).as_bytes())?;
         Ok(bytes)
+    }
+
+    fn present(&self, objects: &[Placed], context: &Context) -> Result<Vec<bool>> {
+        objects.iter().map(|placed| self.is_there(placed, context)).collect()
     }
 
     fn remove(&self, locator: &str, context: &Context) -> Result<bool> {

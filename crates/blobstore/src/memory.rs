@@ -77,6 +77,13 @@ impl Store for Memory {
         Ok(bytes)
     }
 
+    fn present(&self, objects: &[Placed], context: &Context) -> Result<Vec<bool>> {
+        context.check()?;
+        let ours = self.objects();
+        let has = |placed: &Placed| ours.get(&placed.locator).is_some_and(|bytes| bytes.len() as u64 == placed.length);
+        Ok(objects.iter().map(has).collect())
+    }
+
     fn remove(&self, locator: &str, context: &Context) -> Result<bool> {
         context.check()?;
         Ok(self.objects().remove(locator).is_some())

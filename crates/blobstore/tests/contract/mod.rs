@@ -1,7 +1,7 @@
 //! What every kind of store must do. Each test file that has a store calls [`contract`] with a function that opens it.
 //!
-//! The function is called often; each call opens the same storage anew, as another session would. Objects are random, so
-//! that nothing of an earlier run is in the way.
+//! The function is called often; each call opens the same storage anew, as another session would. Objects are random,
+//! so that nothing of an earlier run is in the way.
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
@@ -15,7 +15,8 @@ pub type Open<'a> = &'a (dyn Fn() -> Arc<dyn Store> + Sync);
 
 /// Everything below, with some hundred objects.
 pub fn contract(open: Open<'_>) {
-    let checks: [(&str, fn(Open<'_>)); 15] = [
+    type Check = fn(Open<'_>);
+    let checks: [(&str, Check); 15] = [
         ("round trip", round_trip),
         ("bad objects", bad_objects),
         ("reuse", reuse),
