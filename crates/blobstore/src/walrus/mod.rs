@@ -48,7 +48,14 @@ pub fn open(options: WalrusOptions) -> Result<Arc<dyn Store>> {
         hint: Some("Mainnet and Testnet have 1000 shards.".to_owned()),
     })?;
     let client = Client::new(options.network.clone())?;
-    let inner = Inner { options, shards, client, aggregator: AtomicUsize::new(0), fresh: Mutex::default() };
+    let inner = Inner {
+        options,
+        shards,
+        client,
+        aggregator: AtomicUsize::new(0),
+        fresh: Mutex::default(),
+        encoding: Mutex::default(),
+    };
     Ok(Arc::new(Walrus { inner: Arc::new(inner) }))
 }
 
@@ -61,6 +68,8 @@ struct Inner {
     aggregator: AtomicUsize,
     /// Containers that were stored through this value, and when: an aggregator may not know them yet.
     fresh: Mutex<HashMap<BlobId, Instant>>,
+    /// Held while a container is encoded: one at a time, for the memory that it takes.
+    encoding: Mutex<()>,
 }
 
 impl Inner {
@@ -76,9 +85,10 @@ impl Inner {
         self.prices().cost(units, u64::from(self.options.epochs))
     }
 
-    fn limits(&self) -> Limits {
+    /// `extra`: bytes by which a quilt may be longer than the options say; for the manifest.
+    fn limits(&self, extra: u64) -> Limits {
         Limits {
-            quilt_data: self.options.quilt_bytes,
+            quilt_data: self.options.quilt_bytes.saturating_add(extra),
             quilt_body: self.options.max_quilt_bytes,
             blob_body: self.options.max_blob_bytes,
         }
@@ -166,7 +176,7 @@ impl Inner {
             }
         }
         pending.push(item(manifest));
-        let plan = pack::plan(self.shards, &pending, &self.limits()).ok()?;
+        let plan = pack::plan(self.shards, &pending, &self.limits(manifest)).ok()?;
         take(plan.units, plan.containers.len());
         let all: Vec<Item> = lengths.iter().copied().chain([manifest]).map(item).collect();
         price.coins = self.cost(price.units);

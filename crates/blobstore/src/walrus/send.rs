@@ -24,6 +24,7 @@ use crate::{Context, Error, Hash, Result};
 use ::walrus::quilt::Tags;
 use ::walrus::{BlobId, Patch, Shards, blob_id, price, quilt};
 use bytes::Bytes;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -77,13 +78,14 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::Refused`] for what cannot be encoded.
-    pub fn seal(shards: Shards, quilted: bool, pieces: Vec<Piece>) -> Result<Self> {
+    pub fn seal(inner: &Inner, quilted: bool, pieces: Vec<Piece>) -> Result<Self> {
+        let _alone = inner.encoding.lock().unwrap_or_else(PoisonError::into_inner);
         // A pool of its own: no thread outlives the work, and all of them block the signals that this one blocks.
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
         let failed =
             |error: rayon::ThreadPoolBuildError| Error::Unreachable { message: format!("no threads: {error}") };
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(failed)?;
-        pool.install(|| Self::encode(shards, quilted, pieces))
+        pool.install(|| Self::encode(inner.shards, quilted, pieces))
     }
 
     fn encode(shards: Shards, quilted: bool, pieces: Vec<Piece>) -> Result<Self> {

@@ -81,14 +81,14 @@ pub(super) struct Sending<'a> {
     failed: Option<Error>,
 }
 
-/// Whether containers should be sent before more is taken.
+/// Whether containers should be sent before more is taken. Something always stays behind, for the manifest to ride with.
 pub(super) fn is_full(inner: &Inner, items: &[Item]) -> bool {
     let bytes: u64 = items.iter().map(|item| item.length).sum();
-    bytes >= inner.options.quilt_bytes || items.len() >= inner.shards.most_patches()
+    items.len() > 1 && (bytes > inner.options.quilt_bytes || items.len() > inner.shards.most_patches())
 }
 
-/// The containers that are worth sending now: the largest of the plan, and others that are at least half full. The rest
-/// may share a container with what comes. Their units come first.
+/// The containers that are worth sending now: the largest of the plan, and others that are at least half full, but not all.
+/// The rest may share a container with what comes. Their units come first.
 ///
 /// # Errors
 /// As [`pack::plan`].
@@ -96,11 +96,12 @@ pub(super) fn first_containers(
     inner: &Inner,
     items: &[Item],
 ) -> std::result::Result<(u64, Vec<pack::Container>), usize> {
-    let mut containers = pack::plan(inner.shards, items, &inner.limits())?.containers;
+    let mut containers = pack::plan(inner.shards, items, &inner.limits(0))?.containers;
     let bytes = |container: &pack::Container| container.items().iter().map(|&item| items[item].length).sum::<u64>();
     containers.sort_by_key(|container| std::cmp::Reverse(bytes(container)));
     let count = containers.iter().filter(|container| bytes(container) >= inner.options.quilt_bytes / 2).count();
-    containers.truncate(count.max(1));
+    let most = containers.len().saturating_sub(1).max(1);
+    containers.truncate(count.clamp(1, most));
     let units = |container: &pack::Container| match container {
         pack::Container::Blob(item) => price::blob_units(inner.shards, items[*item].length).unwrap_or(0),
         pack::Container::Quilt(list) => {
@@ -153,7 +154,7 @@ impl<'a> Sending<'a> {
         }
         let (inner, context) = (Arc::clone(self.inner), self.context.clone());
         let work = move || {
-            let container = Container::seal(inner.shards, quilted, pieces)?;
+            let container = Container::seal(&inner, quilted, pieces)?;
             let delivered = inner.deliver(&container, &context)?;
             let units = container.units(inner.shards);
             Ok(Finished { slots, id: container.id, quilt: container.quilt, units, delivered })
@@ -257,7 +258,8 @@ impl<'a> Sending<'a> {
         let mut items = self.items();
         let own = items.len();
         items.push(Item { identifier: USUAL_NAME, length: manifest + MANIFEST_SLACK });
-        let plan = pack::plan(self.inner.shards, &items, &self.inner.limits()).map_err(|item| self.too_long(item))?;
+        let limits = self.inner.limits(manifest + MANIFEST_SLACK);
+        let plan = pack::plan(self.inner.shards, &items, &limits).map_err(|item| self.too_long(item))?;
         let (with, without): (Vec<_>, Vec<_>) =
             plan.containers.into_iter().partition(|container| container.items().contains(&own));
         let last = with.into_iter().next().unwrap_or(pack::Container::Blob(own));
@@ -286,7 +288,7 @@ impl<'a> Sending<'a> {
             let Slot { name, hash, .. } = &self.slots[*slot];
             pieces.push(Piece { name: name.clone(), hash: *hash, bytes: bytes.clone() });
         }
-        let container = Container::seal(self.inner.shards, quilted, pieces)?;
+        let container = Container::seal(self.inner, quilted, pieces)?;
         let delivered = self.inner.deliver(&container, &self.context)?;
         let reused = delivered.sent == 0;
         for Waiting { slot, .. } in waiting {
