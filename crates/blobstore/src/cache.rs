@@ -1,12 +1,12 @@
 //! Fetched objects, kept on disk for all sessions and in memory for one store.
 //!
-//! A file of the cache is named by the BLAKE3 of what it holds, and checked when it is read: what is damaged is removed,
-//! and counts as absent. So nothing that happens to the files can do more than cost a fetch, and they are not fsynced.
-//! A file's modification time is when it was used last.
+//! A file of the cache is named by the BLAKE3 of what it holds, and checked when it is read: what is damaged is
+//! removed, and counts as absent. So nothing that happens to the files can do more than cost a fetch, and they are not
+//! fsynced. A file's modification time is when it was used last.
 //!
-//! `usage` has the bytes of all files. Bytes are booked there before a file appears, and the lock of `usage` is held until
-//! it has: a crash may leave too many, never too few. Once they exceed the limit, files are counted anew and the least
-//! recently used ones go.
+//! `usage` has the bytes of all files. Bytes are booked there before a file appears, and the lock of `usage` is held
+//! until it has: a crash may leave too many, never too few. Once they exceed the limit, files are counted anew and the
+//! least recently used ones go.
 
 use crate::{Abilities, Context, Expected, Hash, Health, Listed, Price, Result, Store, Upload};
 use lru::LruCache;
@@ -24,7 +24,8 @@ const UNFINISHED: Duration = Duration::from_secs(3600);
 /// What is let go at once when the limit is exceeded: an eighth.
 const SHARE_LET_GO: u64 = 8;
 
-/// A cache on disk with a small one in memory before it. Failures of the disk are never a caller's: the cache then holds nothing.
+/// A cache on disk with a small one in memory before it. Failures of the disk are never a caller's: the cache then
+/// holds nothing.
 pub struct Cache {
     directory: PathBuf,
     limit: u64,

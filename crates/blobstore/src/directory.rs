@@ -7,8 +7,9 @@
 //! <path>/lock                   share-locked by uploads, locked by who removes
 //! ```
 //!
-//! A file appears under its name only when it is whole and on disk; then its directory is fsynced. A manifest appears after all
-//! its objects. Who dies in between leaves a file in `incoming`, which the next upload removes: nobody holds its lock.
+//! A file appears under its name only when it is whole and on disk; then its directory is fsynced. A manifest appears
+//! after all its objects. Who dies in between leaves a file in `incoming`, which the next upload removes: nobody holds
+//! its lock.
 //!
 //! Invariant: every file is reached from the root of the file system one component at a time, without following a link.
 
@@ -74,8 +75,8 @@ impl<'a> Place<'a> {
 }
 
 impl Directory {
-    /// Opens an existing directory, given by an absolute path without `..` and links. `data_directory`: PostgreSQL's; nothing
-    /// may be stored inside of it.
+    /// Opens an existing directory, given by an absolute path without `..` and links. `data_directory`: PostgreSQL's;
+    /// nothing may be stored inside of it.
     ///
     /// # Errors
     /// [`Error::Option`] for a path that may not be used, [`Error::File`] for one that cannot be opened.

@@ -1,7 +1,7 @@
 //! Options of foreign servers and user mappings: which there are, what they may be, and the store that they describe.
 //!
-//! Server options can be read by everybody, so secrets are refused there. Options that name a file of the database server
-//! ([`Definition::names_file`]) need the right to read such files; who calls [`validate`] checks that.
+//! Server options can be read by everybody, so secrets are refused there. Options that name a file of the database
+//! server ([`Definition::names_file`]) need the right to read such files; who calls [`validate`] checks that.
 //! docs/stores.md has the table for people; a test compares it with [`DEFINITIONS`].
 
 mod open;

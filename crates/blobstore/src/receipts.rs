@@ -1,12 +1,12 @@
 //! What was sent where, and what came of it: kept so that nothing is paid for twice and nothing paid for is forgotten.
 //!
-//! One journal for each place that was paid (see docs/stores.md for its bytes), shared by all sessions. A container (a blob, a
-//! quilt, an object at a path) is announced before it is sent ([`Receipts::begin`]), and its fate is written before anybody
-//! believes it ([`Receipts::settle`]). Both are on disk when the call returns. A container that was announced and never
-//! settled may be there: whoever uploads next asks the store ([`Receipts::pending`]).
+//! One journal for each place that was paid (see docs/stores.md for its bytes), shared by all sessions. A container (a
+//! blob, a quilt, an object at a path) is announced before it is sent ([`Receipts::begin`]), and its fate is written
+//! before anybody believes it ([`Receipts::settle`]). Both are on disk when the call returns. A container that was
+//! announced and never settled may be there: whoever uploads next asks the store ([`Receipts::pending`]).
 //!
-//! Invariants: a record, once read by anybody, stays valid or is replaced by a later one of the same container; only who
-//! holds the lock writes, cuts a torn tail or replaces the file; who reads takes no lock.
+//! Invariants: a record, once read by anybody, stays valid or is replaced by a later one of the same container; only
+//! who holds the lock writes, cuts a torn tail or replaces the file; who reads takes no lock.
 
 mod journal;
 
@@ -194,8 +194,8 @@ impl Receipts {
         self.shared().append(Record::Intent(intent.clone()), context)
     }
 
-    /// Writes down what came of an announced container, before anybody believes it. Not stopped by a session that wants to
-    /// end: what was paid for is known by then.
+    /// Writes down what came of an announced container, before anybody believes it. Not stopped by a session that wants
+    /// to end: what was paid for is known by then.
     ///
     /// # Errors
     /// [`Error::File`]: then the container is still announced, and the next upload asks the store.

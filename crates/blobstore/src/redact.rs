@@ -40,8 +40,8 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// `known`: values that are removed wherever they occur. Shorter than four bytes they are not looked for: that would
-    /// tear texts apart and hide nothing.
+    /// `known`: values that are removed wherever they occur. Shorter than four bytes they are not looked for: that
+    /// would tear texts apart and hide nothing.
     pub fn new(known: impl IntoIterator<Item = Secret>) -> Self {
         let mut known: Vec<Secret> = known.into_iter().filter(|secret| secret.0.len() >= 4).collect();
         // The longest first: a secret may contain another.

@@ -205,8 +205,8 @@ fn child() {
     }
 }
 
-/// Whenever the process dies: what has a name is whole, no manifest names what is missing, and the next upload sends only what
-/// is missing.
+/// Whenever the process dies: what has a name is whole, no manifest names what is missing, and the next upload sends
+/// only what is missing.
 #[test]
 fn killed_at_any_moment() {
     let objects = fixed_objects();

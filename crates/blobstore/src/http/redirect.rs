@@ -69,8 +69,8 @@ fn allowed(first: &Url, next: &Url, hosts: &[String]) -> bool {
 
 impl Client {
     /// As [`Client::send`], but GET and HEAD go where redirects lead, at most five times. Every hop must lead to the
-    /// server itself (same host and port) or to one of `redirect_hosts`. Once another origin is asked, `Authorization` and
-    /// the other headers of the request are not sent any more.
+    /// server itself (same host and port) or to one of `redirect_hosts`. Once another origin is asked, `Authorization`
+    /// and the other headers of the request are not sent any more.
     ///
     /// # Errors
     /// As [`Client::send`]; [`Error::Refused`] if a redirect leads elsewhere.

@@ -10,9 +10,9 @@
 //! 16      length  payload
 //! ```
 //!
-//! A record counts once its checksum is right. Behind the last one that counts there may be the torn beginning of another,
-//! which the next writer cuts. Damage in the middle costs the records that it lies in: reading goes on at the next
-//! record that counts.
+//! A record counts once its checksum is right. Behind the last one that counts there may be the torn beginning of
+//! another, which the next writer cuts. Damage in the middle costs the records that it lies in: reading goes on at the
+//! next record that counts.
 
 use crate::http::sleep;
 use crate::{Context, Error, Result};

@@ -1,7 +1,7 @@
 //! What every kind of store must do. Each test file that has a store calls [`contract`] with a function that opens it.
 //!
-//! The function is called often; each call opens the same storage anew, as another session would. Objects are random, so
-//! that nothing of an earlier run is in the way.
+//! The function is called often; each call opens the same storage anew, as another session would. Objects are random,
+//! so that nothing of an earlier run is in the way.
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
