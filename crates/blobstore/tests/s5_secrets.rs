@@ -20,22 +20,26 @@ use std::sync::Arc;
 const TOKEN: &str = "S5AtHeToKeNoFtHeUsErMaPpInG0123456789abcdef";
 /// Got at a login, so that the options do not know it. Of no form that is known.
 const LOGIN: &str = "given-at-login-4711-xyz";
+/// How it begins, should a cut leave the rest away.
+const LOGIN_BEGIN: &str = "given-at";
 /// As s5.js puts it into the text of an exception.
 const WRITE_KEY: &str = "uRtXkSecretWriteKeyOfAll_0123456789";
 const OTHER: &str = "S5AaNoThErToKeNoFsOmEbOdYeLsE0123456789abc";
 
-/// Says all secrets, in the ways in which servers do.
-fn chatter() -> String {
+/// Says all secrets, in the ways in which servers do; `padding` moves them to where long texts are cut.
+fn chatter(login: bool, padding: usize) -> String {
+    let login = if login { LOGIN } else { "" };
+    let padding = "x".repeat(padding);
     format!(
-        "failed: Directory \"fs5://write:{WRITE_KEY}@uKey\" does not exist; Authorization: Bearer {TOKEN}; \
-         /s5/upload/tus/x?auth_token={OTHER}; s5-auth-token={OTHER}; {{\"authToken\":\"{OTHER}\"}} {LOGIN} \
+        "{padding} {login} failed: Directory \"fs5://write:{WRITE_KEY}@uKey\" does not exist; Authorization: Bearer {TOKEN}; \
+         /s5/upload/tus/x?auth_token={OTHER}; s5-auth-token={OTHER}; {{\"authToken\":\"{OTHER}\"}} {login} \
          {PHRASE} http://me:{OTHER}@example.org/x {TOKEN}"
     )
 }
 
 fn clean(what: &str, text: &impl Debug) {
     let text = format!("{text:?}");
-    for secret in [TOKEN, LOGIN, WRITE_KEY, OTHER, "against sodium", "me:"] {
+    for secret in [TOKEN, LOGIN, LOGIN_BEGIN, WRITE_KEY, OTHER, "S5AtHe", "uRtXk", "against sodium", "//me"] {
         assert!(!text.contains(secret), "{what}: \"{secret}\" in {text}");
     }
 }
@@ -90,11 +94,22 @@ fn with_secrets(mut options: S5Options, login: bool) -> S5Options {
     options
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    Json,
+    Text(usize),
+}
+
+/// Shapes of answers. With the paddings, a text of 300 bytes is cut within a secret.
+const SHAPES: [Shape; 6] =
+    [Shape::Json, Shape::Text(0), Shape::Text(285), Shape::Text(278), Shape::Text(200), Shape::Text(170)];
+
 /// Orders the chatter as the answer to every request.
-fn order(faults: &Faults, status: u16, json: bool) {
-    let kind = match json {
-        true => Kind::json(status, &serde_json::json!({ "error": chatter(), "message": chatter() }).to_string()),
-        false => Kind::text(status, &chatter()),
+fn order(faults: &Faults, status: u16, shape: Shape, login: bool) {
+    let text = |padding| chatter(login, padding);
+    let kind = match shape {
+        Shape::Json => Kind::json(status, &serde_json::json!({ "error": text(0), "message": text(0) }).to_string()),
+        Shape::Text(padding) => Kind::text(status, &text(padding)),
     };
     faults.add(Fault::on("/", kind).always());
 }
@@ -103,13 +118,13 @@ const STATUSES: [u16; 12] = [200, 201, 204, 307, 400, 401, 403, 404, 409, 413, 5
 
 #[test]
 fn path_services() {
-    for json in [false, true] {
+    for shape in SHAPES {
         for status in STATUSES {
             let service = path_service(Profile::Bridge);
             let folder = tempfile::tempdir().unwrap();
-            order(service.faults(), status, json);
+            order(service.faults(), status, shape, false);
             let store = open(with_secrets(options(&service.url(), S5Api::Path, folder.path()), false)).unwrap();
-            everything(&format!("path {status} {json}"), &*store, folder.path());
+            everything(&format!("path {status} {shape:?}"), &*store, folder.path());
         }
     }
 }
@@ -125,7 +140,7 @@ fn path_service_as_it_is() {
 
 #[test]
 fn portals() {
-    for json in [false, true] {
+    for shape in SHAPES {
         for status in STATUSES {
             for login in [false, true] {
                 let portal = start(Settings::default());
@@ -136,9 +151,9 @@ fn portals() {
                     portal.faults().add(Fault::on("/s5/account", Kind::json(200, &challenge)).method("GET").always());
                     portal.faults().add(Fault::on("/s5/account", Kind::json(200, &token)).method("POST").always());
                 }
-                order(portal.faults(), status, json);
+                order(portal.faults(), status, shape, login);
                 let store = open(with_secrets(portal_options(&portal, folder.path()), login)).unwrap();
-                everything(&format!("portal {status} {json} {login}"), &*store, folder.path());
+                everything(&format!("portal {status} {shape:?} {login}"), &*store, folder.path());
             }
         }
     }
@@ -149,7 +164,7 @@ fn redirects_and_places_of_uploads() {
     let portal = start(Settings::default());
     let folder = tempfile::tempdir().unwrap();
     for place in ["http://me:pw-of-me@192.0.2.1/", &format!("http://192.0.2.1/?auth_token={OTHER}"), "http://\u{7f}"] {
-        let mut kind = Kind::text(307, &chatter());
+        let mut kind = Kind::text(307, &chatter(false, 0));
         if let Kind::Answer { headers, .. } = &mut kind {
             headers.push(("location".to_owned(), place.to_owned()));
         }
