@@ -11,6 +11,7 @@ use blobstore::{Error, Store};
 use contract::{object, upload};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use ed25519_dalek::SigningKey;
+use emulators::faults::{Fault, Kind};
 use emulators::s5::portal::{Profile, Registration, Settings};
 use s5_common::{PHRASE, context, count, portal_options, start, with_seed};
 use serde_json::Value;
@@ -101,6 +102,22 @@ fn an_expired_token_is_replaced_once() {
     let objects: Vec<_> = (0..12).map(|n| object(500 + n)).collect();
     upload(&store, &objects, &context()).expect("three writers, one more login");
     assert_eq!(count(&portal.requests(), "POST", "/s5/account/login"), 2);
+}
+
+#[test]
+fn a_refusal_in_the_middle_of_an_upload_is_survived() {
+    let portal = start(accounts(Profile::Dart));
+    let folder = tempfile::tempdir().unwrap();
+    let store = PortalStore::new(with_seed(portal_options(&portal, folder.path()), PHRASE)).unwrap();
+    let refusal = Kind::json(401, r#"{"error":"Invalid auth token"}"#);
+    portal.faults().add(Fault::on("/s5/upload", refusal.clone()).after(5));
+    let objects: Vec<_> = (0..9).map(|n| object(500 + n)).collect();
+    upload(&store, &objects, &context()).expect("logged in again");
+    assert_eq!(count(&portal.requests(), "POST", "/s5/account/login"), 1);
+    portal.faults().add(Fault::on("/s5/upload", refusal).always());
+    let error = upload(&store, &[object(7)], &context()).unwrap_err();
+    assert!(matches!(error, Error::Refused { status: Some(401), .. }), "{error:?}");
+    assert_eq!(count(&portal.requests(), "POST", "/s5/account/login"), 2, "once for a request");
 }
 
 #[test]

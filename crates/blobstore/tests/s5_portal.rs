@@ -3,6 +3,7 @@
 mod contract;
 mod s5_common;
 
+use blobstore::redact::Secret;
 use blobstore::s5::cid::{Base, BlobId};
 use blobstore::s5::portal::PortalStore;
 use blobstore::{Error, Object, Store};
@@ -199,6 +200,27 @@ fn redirects_to_hosts_not_named_are_refused() {
         assert!(matches!(error, Error::Refused { .. }), "{place}: {error:?}");
     }
     assert!(other.requests().is_empty(), "nobody else was asked");
+}
+
+/// The other server can tell whether it was sent a token: it would call it invalid.
+#[test]
+fn the_token_is_not_sent_to_other_hosts() {
+    let (portal, other) = (start(Settings::default()), start(Settings { accounts: true, ..Settings::default() }));
+    let folder = tempfile::tempdir().unwrap();
+    let id = BlobId::of(b"elsewhere");
+    let place = format!("{}/s5/download/{}", other.url(), id.legacy_text(Base::Base58));
+    let mut redirect = Kind::text(307, "");
+    if let Kind::Answer { headers, .. } = &mut redirect {
+        headers.push(("location".to_owned(), place));
+    }
+    portal.faults().add(Fault::on("/s5/blob", redirect));
+    let mut options = portal_options(&portal, folder.path());
+    options.network.redirect_hosts = vec![other.url().replace("http://", "")];
+    options.token = Some(Secret::new("S5Atoken-of-the-first-portal-only-0123456789"));
+    let store = PortalStore::new(options).unwrap();
+    let error = store.fetch_manifest(&id.text(Base::Base32), 1 << 20, &context()).unwrap_err();
+    assert!(matches!(&error, Error::Refused { message, .. } if message.contains("No auth token found")), "{error:?}");
+    assert_eq!(other.requests().len(), 1);
 }
 
 #[test]

@@ -279,8 +279,8 @@ impl Portal {
 impl Place for Portal {
     const WRITERS: usize = 3;
 
-    fn place(&self, object: &Object, _: Role, context: &Context) -> Result<Placed> {
-        let hash = check_object(object)?;
+    fn place(&self, object: Object, _: Role, context: &Context) -> Result<Placed> {
+        let hash = check_object(&object)?;
         let id = BlobId::new(hash, object.bytes.len() as u64);
         let place = locator(&id);
         let placed =
@@ -292,7 +292,7 @@ impl Place for Portal {
         let content = Content { name: object.name.clone(), hash, length: id.size, locator: place.clone() };
         let intent = Intent { container: place.clone(), contents: vec![content], details: Default::default() };
         self.receipts.begin(&intent, context)?;
-        self.store(&id, &Bytes::from(object.bytes.clone()), context)?;
+        self.store(&id, &Bytes::from(object.bytes), context)?;
         self.receipts.settle(&place, &Outcome::default())?;
         Ok(placed(false))
     }
