@@ -3,6 +3,7 @@
 mod contract;
 mod s5_common;
 
+use blobstore::options::{self, Environment};
 use blobstore::s5::cid::BlobId;
 use blobstore::{Error, Object, Store};
 use contract::{contract, expected, object, upload, verify};
@@ -36,6 +37,22 @@ fn contract_emulated_bridge() {
 #[test]
 fn contract_emulated_vector_db() {
     contract_of(Profile::VectorDb);
+}
+
+#[test]
+fn opened_by_options() {
+    let service = path_service(Profile::Bridge);
+    let data = tempfile::tempdir().unwrap();
+    let text = |text: &str| text.to_owned();
+    let server = [(text("type"), text("s5")), (text("url"), service.url()), (text("prefix"), text("archive/of/mine"))];
+    let mapping = [(text("token"), text("some-token"))];
+    let store = || options::open("s5", &server, &mapping, &Environment::new(data.path())).unwrap();
+    let objects = [object(10), object(20)];
+    let receipt = upload(&*store(), &objects, &context()).unwrap();
+    verify(&store, &receipt, &objects);
+    assert!(service.paths().iter().all(|path| path.starts_with("archive/of/mine/")), "{:?}", service.paths());
+    let receipts = std::fs::read_dir(data.path().join("pg_hybrid/receipts")).unwrap().count();
+    assert!(receipts > 0, "receipts are in their usual place");
 }
 
 /// The dialect with two segments and JSON cannot hold an archive; that is said, and nothing is lost on the way.
