@@ -94,6 +94,23 @@ fn a_torn_tail_is_cut_and_the_rest_counts() {
 }
 
 #[test]
+fn what_is_cut_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    begin(&Receipts::new(folder.path(), "s5 x"), "one", &["a"]);
+    let path = file_of(folder.path());
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&whole[..], &[b'r'; 10_000]].concat()).unwrap();
+    begin(&Receipts::new(folder.path(), "s5 x"), "two", &["a"]);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 2 * whole.len() as u64 - first_record(&whole));
+}
+
+/// Bytes up to the end of the first record, which names the place.
+fn first_record(journal: &[u8]) -> u64 {
+    let length = u32::from_le_bytes(journal[26..30].try_into().unwrap());
+    22 + 16 + u64::from(length)
+}
+
+#[test]
 fn damage_costs_the_records_it_hits() {
     let folder = tempfile::tempdir().unwrap();
     let whole = Receipts::new(folder.path(), "s5 x");
