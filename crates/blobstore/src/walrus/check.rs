@@ -66,7 +66,7 @@ impl Inner {
         let clock = super::epochs::Clock::new(self.options.epoch_seconds, &entries);
         let Some(now) = clock.at_most(self.now()) else { return Ok(None) };
         let ends = entries.iter().filter_map(|entry| entry.outcome.as_ref()?.end_epoch);
-        let soon = ends.filter(|end| *end > now && *end <= now + SOON).count();
+        let soon = ends.filter(|end| *end > now && *end <= now.saturating_add(SOON)).count();
         Ok((soon > 0).then(|| format!("{soon} blobs or quilts end within {SOON} epochs: export again to renew them")))
     }
 }

@@ -49,7 +49,7 @@ impl Clock {
                 self.seen = Some(Seen { last: seen.last.max(at), by: seen.by.min(at), ..seen });
                 return;
             }
-            Some(seen) if seen.epoch + 1 == epoch => Some(seen.last),
+            Some(seen) if seen.epoch.checked_add(1) == Some(epoch) => Some(seen.last),
             _ => None,
         };
         self.seen = Some(Seen { epoch, after, by: at, last: at });

@@ -52,7 +52,7 @@ impl Known {
     /// for late enough: that it is there, the aggregator says.
     pub fn lasts(&self, inner: &Inner, end: Option<u64>) -> bool {
         match (end, self.clock.at_least(inner.now())) {
-            (Some(end), Some(now)) => end >= now + u64::from(inner.options.epochs),
+            (Some(end), Some(now)) => end >= now.saturating_add(u64::from(inner.options.epochs)),
             _ => true,
         }
     }
@@ -117,7 +117,8 @@ fn number<T: std::str::FromStr>(intent: &Intent, key: &str) -> Option<T> {
 /// What is known of a container whose answer was lost and that an aggregator finds. Its end is the earliest that it can have.
 pub(super) fn recovered(intent: &Intent, clock: &Clock, now: i64) -> Outcome {
     let started = number(intent, STARTED).unwrap_or(now);
-    let end = clock.at_least(started).zip(number::<u64>(intent, EPOCHS)).map(|(epoch, epochs)| epoch + epochs);
+    let end =
+        clock.at_least(started).zip(number::<u64>(intent, EPOCHS)).map(|(epoch, epochs)| epoch.saturating_add(epochs));
     Outcome {
         end_epoch: end,
         end_time: end.and_then(|end| clock.expiry(end).at),

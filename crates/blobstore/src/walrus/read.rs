@@ -116,8 +116,6 @@ impl Inner {
             let mut request = Request::new(Method::GET, url);
             request.headers = vec![(HeaderName::from_static("range"), "bytes=0-0".to_owned())];
             request.repeat = Repeat::Safe;
-            // One that does not know ranges sends everything.
-            request.limit = usize::try_from(self.options.max_quilt_bytes.saturating_mul(4)).unwrap_or(usize::MAX);
             match self.client.follow(&request, context) {
                 Ok(answer) if answer.status.is_success() => return Ok(true),
                 // A blob without bytes has no first one.

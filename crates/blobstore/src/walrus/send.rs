@@ -78,6 +78,15 @@ impl Container {
     /// # Errors
     /// [`Error::Refused`] for what cannot be encoded.
     pub fn seal(shards: Shards, quilted: bool, pieces: Vec<Piece>) -> Result<Self> {
+        // A pool of its own: no thread outlives the work, and all of them block the signals that this one blocks.
+        let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
+        let failed =
+            |error: rayon::ThreadPoolBuildError| Error::Unreachable { message: format!("no threads: {error}") };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(failed)?;
+        pool.install(|| Self::encode(shards, quilted, pieces))
+    }
+
+    fn encode(shards: Shards, quilted: bool, pieces: Vec<Piece>) -> Result<Self> {
         let refused = |error: ::walrus::Error| Error::Refused { status: None, message: error.to_string() };
         if let ([piece], false) = (&pieces[..], quilted) {
             let id = blob_id(shards, &piece.bytes).map_err(refused)?;
@@ -278,8 +287,8 @@ impl Sending<'_> {
                     return wrong(format!("the publisher stored {blob} ({size} bytes), and {id} was sent"));
                 }
                 self.known.clock.see(epoch, now);
-                if end_epoch < epoch + u64::from(options.epochs) {
-                    let asked = epoch + u64::from(options.epochs);
+                let asked = epoch.saturating_add(u64::from(options.epochs));
+                if end_epoch < asked {
                     delivered.warnings.push(format!("{id} is stored until epoch {end_epoch}, not {asked} as asked"));
                 }
                 if deletable && options.permanent {
@@ -300,7 +309,11 @@ impl Sending<'_> {
                 }
                 delivered.end = Some(end_epoch);
                 outcome.object_id = object.map(|object| self.clean(&object));
-                outcome.coins = Some(0);
+                // It appeared after a store of ours without an answer: that one was paid for.
+                if self.seen && self.new {
+                    delivered.coins = self.inner.cost(self.container.units(self.inner.shards));
+                }
+                outcome.coins = Some(delivered.coins);
             }
             Stored::Invalid => {
                 let message = format!("the network has marked {id} as invalid");

@@ -301,7 +301,7 @@ impl<'a> Sending<'a> {
         let Totals { units, coins, requests, sent, units_singly, end, mut warnings } = self.totals;
         let now = self.known.clock.at_most(self.inner.now());
         if let (Some(end), Some(now)) = (end, now)
-            && end <= now + 1
+            && end <= now.saturating_add(1)
         {
             warnings.push(format!("the archive ends with the beginning of epoch {end}, which may be soon"));
         }
