@@ -104,6 +104,25 @@ fn an_expired_token_is_replaced_once() {
     assert_eq!(count(&portal.requests(), "POST", "/s5/account/login"), 2);
 }
 
+/// A portal keeps the last challenge of an account only; sessions that log in at the same time spoil each other's.
+#[test]
+fn challenges_spoiled_by_another_session_are_asked_for_again() {
+    let portal = start(accounts(Profile::Dart));
+    let folder = tempfile::tempdir().unwrap();
+    for purpose in ["register", "login"] {
+        let route = format!("/s5/account/{purpose}");
+        portal.faults().add(Fault::on(&route, Kind::text(500, "Invalid challenge")).method("POST").times(3));
+        let store = PortalStore::new(with_seed(portal_options(&portal, folder.path()), PHRASE)).unwrap();
+        upload(&store, &[object(100)], &context()).expect("logged in after all");
+    }
+    let open = || PortalStore::new(with_seed(portal_options(&portal, folder.path()), PHRASE)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| upload(&open(), &[object(100)], &context()).expect("one of six"));
+        }
+    });
+}
+
 #[test]
 fn a_refusal_in_the_middle_of_an_upload_is_survived() {
     let portal = start(accounts(Profile::Dart));

@@ -1,15 +1,18 @@
 //! An account at a portal: a token, or a key that gets one.
 
 use super::phrase;
-use crate::http::{Answer, Body, Client, HeaderName, Method, Repeat, Request, Url, Verdict, usual};
+use crate::http::{Answer, Body, Client, HeaderName, Method, Repeat, Request, Url, Verdict, sleep, usual};
 use crate::redact::{Redactor, Secret};
 use crate::{Context, Error, Result};
 use data_encoding::BASE64URL_NOPAD;
 use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const REPLY: usize = 64 << 10;
+/// Challenges that are tried to answer before the last one.
+const CHALLENGES: u32 = 9;
 
 /// What a signed answer to a challenge is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,8 +134,27 @@ impl Account {
         Err(Error::Refused { status: Some(status), message })
     }
 
-    /// Answers a challenge. No token: the portal said no.
+    /// Answers a challenge, and another one if a session with the same account asked for its own in between: a portal
+    /// keeps only the last. No token: the portal said no.
     fn prove(
+        &self,
+        key: &SigningKey,
+        purpose: Purpose,
+        client: &Client,
+        context: &Context,
+    ) -> Result<(Option<Secret>, Answer)> {
+        for attempt in 0..CHALLENGES {
+            let (token, answer) = self.prove_once(key, purpose, client, context)?;
+            if token.is_some() || !String::from_utf8_lossy(&answer.body).contains("challenge") {
+                return Ok((token, answer));
+            }
+            let pause = Duration::from_millis(50 << attempt.min(5)).mul_f64(rand::random());
+            sleep(pause, context)?;
+        }
+        self.prove_once(key, purpose, client, context)
+    }
+
+    fn prove_once(
         &self,
         key: &SigningKey,
         purpose: Purpose,
