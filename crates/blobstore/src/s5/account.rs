@@ -1,15 +1,18 @@
 //! An account at a portal: a token, or a key that gets one.
 
 use super::phrase;
-use crate::http::{Answer, Body, Client, HeaderName, Method, Repeat, Request, Url, Verdict, usual};
+use crate::http::{Answer, Body, Client, HeaderName, Method, Repeat, Request, Url, Verdict, sleep, usual};
 use crate::redact::{Redactor, Secret};
 use crate::{Context, Error, Result};
 use data_encoding::BASE64URL_NOPAD;
 use ed25519_dalek::{Signer, SigningKey};
 use serde_json::{Value, json};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const REPLY: usize = 64 << 10;
+/// Challenges that are tried to answer before the last one.
+const CHALLENGES: u32 = 9;
 
 /// What a signed answer to a challenge is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Account {
     url: Url,
     key: Option<SigningKey>,
     token: Mutex<Option<Secret>>,
+    /// Tokens of logins, also those that do not hold any more: an answer may still repeat them.
+    seen: Mutex<Vec<Secret>>,
 }
 
 /// `host[:port]`, as in the URL of the portal.
@@ -57,7 +62,7 @@ impl Account {
             message: what.to_owned(),
             hint: Some("Write the 15 words of a seed phrase, or the key of the account as 64 digits.".to_owned()),
         })?;
-        Ok(Self { url: url.clone(), key, token: Mutex::new(token) })
+        Ok(Self { url: url.clone(), key, token: Mutex::new(token), seen: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Secret>> {
@@ -69,9 +74,15 @@ impl Account {
         self.lock().clone()
     }
 
-    /// Takes what must not be shown out of a text: the token may have come after the client was made.
-    pub fn redactor(&self) -> Redactor {
-        Redactor::new(self.token())
+    /// An answer whose body may be shown to a person: what the client's own redactor knows was given before the login.
+    /// Bodies of success are left as they are; nobody shows them.
+    pub fn scrubbed(&self, mut answer: Answer) -> Answer {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if answer.status.as_u16() != 200 && !seen.is_empty() {
+            let text = Redactor::new(seen.iter().cloned()).clean(&String::from_utf8_lossy(&answer.body));
+            answer.body = text.into_bytes();
+        }
+        answer
     }
 
     /// Logs in, if that is possible and was not done. A portal without accounts needs none.
@@ -100,6 +111,7 @@ impl Account {
             Some(got) => got,
             None => self.register(key, client, context)?,
         };
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(got.clone());
         *token = Some(got);
         Ok(true)
     }
@@ -122,8 +134,27 @@ impl Account {
         Err(Error::Refused { status: Some(status), message })
     }
 
-    /// Answers a challenge. No token: the portal said no.
+    /// Answers a challenge, and another one if a session with the same account asked for its own in between: a portal
+    /// keeps only the last. No token: the portal said no.
     fn prove(
+        &self,
+        key: &SigningKey,
+        purpose: Purpose,
+        client: &Client,
+        context: &Context,
+    ) -> Result<(Option<Secret>, Answer)> {
+        for attempt in 0..CHALLENGES {
+            let (token, answer) = self.prove_once(key, purpose, client, context)?;
+            if token.is_some() || !String::from_utf8_lossy(&answer.body).contains("challenge") {
+                return Ok((token, answer));
+            }
+            let pause = Duration::from_millis(50 << attempt.min(5)).mul_f64(rand::random());
+            sleep(pause, context)?;
+        }
+        self.prove_once(key, purpose, client, context)
+    }
+
+    fn prove_once(
         &self,
         key: &SigningKey,
         purpose: Purpose,
@@ -140,7 +171,7 @@ impl Account {
         asked.query_pairs_mut().append_pair("pubKey", &own);
         let request =
             Request { limit: REPLY, repeat: Repeat::Safe, judge: Some(&judge), ..Request::new(Method::GET, asked) };
-        let answer = client.send(&request, context)?;
+        let answer = self.scrubbed(client.send(&request, context)?);
         if answer.status.as_u16() != 200 {
             return said_no(answer);
         }
@@ -162,7 +193,7 @@ impl Account {
             judge: Some(&judge),
             ..Request::new(Method::POST, url)
         };
-        let answer = client.send(&request, context)?;
+        let answer = self.scrubbed(client.send(&request, context)?);
         if !matches!(answer.status.as_u16(), 200 | 201) {
             return said_no(answer);
         }

@@ -18,6 +18,7 @@ use crate::options::S5Options;
 use crate::receipts::{Content, Intent, Outcome, Receipts};
 use crate::redact::Secret;
 use crate::{Abilities, Context, Error, Expected, Health, Listed, Object, Placed, Price, Result, Store, Upload};
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use std::cell::Cell;
 use std::sync::Arc;
@@ -214,8 +215,7 @@ impl Paths {
 
     /// Sends an object and makes sure that it arrived: by the identifier in the answer where it is one, by reading it
     /// back where it is not.
-    fn store(&self, path: &str, object: &Object, expected: &Expected, context: &Context) -> Result<()> {
-        let bytes = bytes::Bytes::from(object.bytes.clone());
+    fn store(&self, path: &str, name: &str, bytes: Bytes, expected: &Expected, context: &Context) -> Result<()> {
         let mut said = String::new();
         for _ in 0..2 {
             let mut request = self.request(Method::PUT, path)?;
@@ -224,7 +224,7 @@ impl Paths {
             request.judge = Some(&judge_put);
             let answer = self.send(request, context)?;
             if !matches!(answer.status.as_u16(), 200 | 201) {
-                return Err(refusal(&answer, &object.name));
+                return Err(refusal(&answer, name));
             }
             let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             let id = value.get("cid").and_then(serde_json::Value::as_str).and_then(BlobId::parse);
@@ -235,7 +235,7 @@ impl Paths {
                 None => "the path service does not give back what it stored".clone_into(&mut said),
             }
         }
-        Err(Error::Protocol { message: format!("object \"{}\": {said}", object.name) })
+        Err(Error::Protocol { message: format!("object \"{name}\": {said}") })
     }
 
     /// Removes what is at a path; `false` if nothing was there, as far as the service says so.
@@ -252,9 +252,10 @@ impl Paths {
 impl Place for Paths {
     const WRITERS: usize = 1;
 
-    fn place(&self, object: &Object, role: Role, context: &Context) -> Result<Placed> {
-        let expected = Expected { hash: check_object(object)?, length: object.bytes.len() as u64 };
-        let locator = locator(&object.name, role)?;
+    fn place(&self, object: Object, role: Role, context: &Context) -> Result<Placed> {
+        let expected = Expected { hash: check_object(&object)?, length: object.bytes.len() as u64 };
+        let name = object.name.clone();
+        let locator = locator(&name, role)?;
         let path = self.full(&locator);
         let content = Content {
             name: object.name.clone(),
@@ -268,11 +269,11 @@ impl Place for Paths {
             let intent = Intent { container: path.clone(), contents: vec![content], details: Default::default() };
             self.receipts.begin(&intent, context)?;
             if !reused {
-                self.store(&path, object, &expected, context)?;
+                self.store(&path, &object.name, Bytes::from(object.bytes), &expected, context)?;
             }
             self.receipts.settle(&path, &Outcome::default())?;
         }
-        Ok(Placed { name: object.name.clone(), hash: expected.hash, length: expected.length, locator, reused })
+        Ok(Placed { name, hash: expected.hash, length: expected.length, locator, reused })
     }
 }
 
@@ -391,9 +392,9 @@ impl Store for PathStore {
         let bytes: Vec<u8> = (0..1000).map(|_| rand::random()).collect();
         let expected = Expected { hash: *blake3::hash(&bytes).as_bytes(), length: bytes.len() as u64 };
         let hex = HEXLOWER.encode(&expected.hash);
-        let object = Object { name: format!("check-{}.bin", hex.get(..32).unwrap_or_default()), bytes };
-        let path = self.paths.full(&format!("check/{}", object.name));
-        self.paths.store(&path, &object, &expected, context)?;
+        let name = format!("check-{}.bin", hex.get(..32).unwrap_or_default());
+        let path = self.paths.full(&format!("check/{name}"));
+        self.paths.store(&path, &name, Bytes::from(bytes), &expected, context)?;
         let started = Instant::now();
         let held = self.paths.holds(&path, &expected, context)?;
         let read = started.elapsed();

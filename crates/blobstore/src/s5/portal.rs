@@ -109,25 +109,13 @@ impl Portal {
     ) -> Result<Answer> {
         let used = self.account.token();
         let authorize = || Ok(used.clone());
-        let answer = send(&Request { authorize: Some(&authorize), ..request.clone() })?;
+        let answer = send(&Request { authorize: Some(&authorize), ..request.clone() });
+        let answer = self.account.scrubbed(answer?);
         if answer.status.as_u16() != 401 || !self.account.renew(used.as_ref(), &self.client, context)? {
             return Ok(answer);
         }
         let authorize = || Ok(self.account.token());
-        send(&Request { authorize: Some(&authorize), ..request.clone() })
-    }
-
-    /// Runs `work`, and takes the token out of the text of its error, should it be there.
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        work().map_err(|error| {
-            let redactor = self.account.redactor();
-            match error {
-                Error::Refused { status, message } => Error::Refused { status, message: redactor.clean(&message) },
-                Error::Unreachable { message } => Error::Unreachable { message: redactor.clean(&message) },
-                Error::Protocol { message } => Error::Protocol { message: redactor.clean(&message) },
-                other => other,
-            }
-        })
+        Ok(self.account.scrubbed(send(&Request { authorize: Some(&authorize), ..request.clone() })?))
     }
 
     /// Asks one route with each form of the identifier until an answer is not "missing".
@@ -291,24 +279,22 @@ impl Portal {
 impl Place for Portal {
     const WRITERS: usize = 3;
 
-    fn place(&self, object: &Object, _: Role, context: &Context) -> Result<Placed> {
-        self.guarded(|| {
-            let hash = check_object(object)?;
-            let id = BlobId::new(hash, object.bytes.len() as u64);
-            let place = locator(&id);
-            let placed =
-                |reused| Placed { name: object.name.clone(), hash, length: id.size, locator: place.clone(), reused };
-            let entry = self.receipts.get(&place)?;
-            if entry.is_some_and(|entry| entry.outcome.is_some() && !entry.pending) && self.knows(&id, context)? {
-                return Ok(placed(true));
-            }
-            let content = Content { name: object.name.clone(), hash, length: id.size, locator: place.clone() };
-            let intent = Intent { container: place.clone(), contents: vec![content], details: Default::default() };
-            self.receipts.begin(&intent, context)?;
-            self.store(&id, &Bytes::from(object.bytes.clone()), context)?;
-            self.receipts.settle(&place, &Outcome::default())?;
-            Ok(placed(false))
-        })
+    fn place(&self, object: Object, _: Role, context: &Context) -> Result<Placed> {
+        let hash = check_object(&object)?;
+        let id = BlobId::new(hash, object.bytes.len() as u64);
+        let place = locator(&id);
+        let placed =
+            |reused| Placed { name: object.name.clone(), hash, length: id.size, locator: place.clone(), reused };
+        let entry = self.receipts.get(&place)?;
+        if entry.is_some_and(|entry| entry.outcome.is_some() && !entry.pending) && self.knows(&id, context)? {
+            return Ok(placed(true));
+        }
+        let content = Content { name: object.name.clone(), hash, length: id.size, locator: place.clone() };
+        let intent = Intent { container: place.clone(), contents: vec![content], details: Default::default() };
+        self.receipts.begin(&intent, context)?;
+        self.store(&id, &Bytes::from(object.bytes), context)?;
+        self.receipts.settle(&place, &Outcome::default())?;
+        Ok(placed(false))
     }
 }
 
@@ -318,7 +304,7 @@ impl Store for PortalStore {
     }
 
     fn upload(&self, context: &Context) -> Result<Box<dyn Upload + '_>> {
-        self.portal.guarded(|| self.portal.account.ensure(&self.portal.client, context))?;
+        self.portal.account.ensure(&self.portal.client, context)?;
         Ok(Box::new(Uploader::new(Arc::clone(&self.portal), context)?))
     }
 
@@ -330,7 +316,7 @@ impl Store for PortalStore {
             return Err(corrupt("its place is that of other bytes"));
         }
         let id = BlobId::new(id.hash, expected.length);
-        self.portal.guarded(|| self.portal.fetch(&id, context))
+        self.portal.fetch(&id, context)
     }
 
     fn fetch_manifest(&self, locator: &str, limit: usize, context: &Context) -> Result<Vec<u8>> {
@@ -339,12 +325,12 @@ impl Store for PortalStore {
             let what = format!("it has more than {limit} bytes");
             return Err(Error::Corrupt { object: locator.to_owned(), what });
         }
-        self.portal.guarded(|| self.portal.fetch(&id, context))
+        self.portal.fetch(&id, context)
     }
 
     fn remove(&self, locator: &str, context: &Context) -> Result<bool> {
         let id = resolve(locator).ok_or_else(no_identifier)?;
-        self.portal.guarded(|| self.portal.remove(&id, context))
+        self.portal.remove(&id, context)
     }
 
     fn manifests(&self, _: &Context) -> Result<Vec<Listed>> {
@@ -356,28 +342,26 @@ impl Store for PortalStore {
     }
 
     fn check(&self, context: &Context) -> Result<Health> {
-        self.portal.guarded(|| {
-            let portal = &*self.portal;
-            portal.account.ensure(&portal.client, context)?;
-            let started = Instant::now();
-            let version = portal.version(context)?;
-            let asked = started.elapsed();
-            let bytes: Bytes = (0..1000).map(|_| rand::random::<u8>()).collect();
-            let id = BlobId::of(&bytes);
-            portal.store(&id, &bytes, context)?;
-            let started = Instant::now();
-            portal.fetch(&id, context)?;
-            let read = started.elapsed();
-            let step = match portal.remove(&id, context) {
-                Ok(_) => "wrote, read and removed an object of 1 kB",
-                Err(Error::Unsupported { .. }) => {
-                    "wrote and read an object of 1 kB, which stays: the portal removes nothing"
-                }
-                Err(error) => return Err(error),
-            };
-            let latency_ms = asked.min(read).as_secs_f64() * 1000.0;
-            Ok(Health { latency_ms, version, steps: vec![step.to_owned()] })
-        })
+        let portal = &*self.portal;
+        portal.account.ensure(&portal.client, context)?;
+        let started = Instant::now();
+        let version = portal.version(context)?;
+        let asked = started.elapsed();
+        let bytes: Bytes = (0..1000).map(|_| rand::random::<u8>()).collect();
+        let id = BlobId::of(&bytes);
+        portal.store(&id, &bytes, context)?;
+        let started = Instant::now();
+        portal.fetch(&id, context)?;
+        let read = started.elapsed();
+        let step = match portal.remove(&id, context) {
+            Ok(_) => "wrote, read and removed an object of 1 kB",
+            Err(Error::Unsupported { .. }) => {
+                "wrote and read an object of 1 kB, which stays: the portal removes nothing"
+            }
+            Err(error) => return Err(error),
+        };
+        let latency_ms = asked.min(read).as_secs_f64() * 1000.0;
+        Ok(Health { latency_ms, version, steps: vec![step.to_owned()] })
     }
 }
 

@@ -20,7 +20,7 @@ pub trait Place: Send + Sync + 'static {
     const WRITERS: usize;
 
     /// Stores an object, unless it is there.
-    fn place(&self, object: &Object, role: Role, context: &Context) -> Result<Placed>;
+    fn place(&self, object: Object, role: Role, context: &Context) -> Result<Placed>;
 }
 
 /// Invariant: at most `2 * WRITERS` objects are held, as many under way as waiting.
@@ -84,7 +84,7 @@ fn write<P: Place>(place: &P, context: &Context, jobs: &Mutex<Receiver<(usize, O
         if shared.check().is_err() {
             continue;
         }
-        let outcome = place.place(&object, Role::Object, context);
+        let outcome = place.place(object, Role::Object, context);
         let mut state = shared.lock();
         match outcome {
             Ok(placed) => {
@@ -141,7 +141,7 @@ impl<P: Place> Upload for Uploader<P> {
             }
             objects.push(object);
         }
-        let manifest = self.place.place(&manifest(&objects), Role::Manifest, &self.context)?;
+        let manifest = self.place.place(manifest(&objects), Role::Manifest, &self.context)?;
         count(&manifest, &self.context);
         Ok(Receipt::of(manifest, objects, Vec::new()))
     }

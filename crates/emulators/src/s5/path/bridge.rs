@@ -39,6 +39,9 @@ pub async fn answer(state: &State, asked: Asked<'_>) -> Response {
                      "activeDirLocks": 0, "initialized": true, "connected": true, "peerCount": 1, "portal": "emulated" }),
         );
     }
+    if let Some(name) = asked.path.strip_prefix("/s5/upload/tus") {
+        return super::bridge_tus::answer(state, name.trim_start_matches('/'), &asked).await;
+    }
     let blob = url.strip_prefix("/s5/blob/").map(|cid| (cid, id::read(cid).map(|given| given.hash)));
     let blob = blob.or_else(|| url.strip_prefix("/s5/download/").map(|hash| (hash, id::read_multihash(hash))));
     match (blob, url.strip_prefix("/api/locations/")) {
@@ -48,7 +51,7 @@ pub async fn answer(state: &State, asked: Asked<'_>) -> Response {
     }
 }
 
-fn no_route(asked: &Asked<'_>) -> Response {
+pub fn no_route(asked: &Asked<'_>) -> Response {
     let text = format!("Route {}:{} not found", asked.method, asked.path);
     reply(404, &json!({ "message": text, "error": "Not Found", "statusCode": 404 }))
 }

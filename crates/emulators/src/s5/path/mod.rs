@@ -4,6 +4,7 @@
 //! the modules. Bytes are kept by the blob engine, so what a dialect stores can be lost apart from what it lists.
 
 mod bridge;
+mod bridge_tus;
 mod json;
 mod mock;
 mod vector_db;
@@ -63,6 +64,8 @@ struct State {
     faults: Arc<Faults>,
     file: Option<PathBuf>,
     files: Mutex<BTreeMap<String, File>>,
+    /// Of the bridge: uploads by pieces that are under way, with their lengths.
+    uploads: Mutex<BTreeMap<String, (u64, Vec<u8>)>>,
 }
 
 /// What is known of a path besides the bytes. Times in milliseconds since 1970.
@@ -75,7 +78,7 @@ struct File {
     modified: u64,
 }
 
-/// A request, read whole; HEAD is taken for GET.
+/// A request, read whole; HEAD is taken for GET, but for uploads by pieces.
 struct Asked<'a> {
     method: &'a Method,
     /// Not decoded.
@@ -99,6 +102,7 @@ impl PathService {
             engine: Engine::open(settings.state.as_deref())?,
             faults: Arc::clone(&faults),
             files: Mutex::new(super::load(file.as_deref())?),
+            uploads: Mutex::default(),
             file,
             settings,
         });
@@ -206,7 +210,8 @@ async fn answer(Given(state): Given<Arc<State>>, request: axum::extract::Request
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    let method = if parts.method == Method::HEAD { Method::GET } else { parts.method.clone() };
+    let tus = parts.uri.path().starts_with("/s5/upload/tus/");
+    let method = if parts.method == Method::HEAD && !tus { Method::GET } else { parts.method.clone() };
     let (path, query) = (parts.uri.path(), parts.uri.query());
     let asked = Asked { method: &method, path, query, headers: &parts.headers, body };
     match state.settings.profile {

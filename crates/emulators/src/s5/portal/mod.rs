@@ -202,16 +202,16 @@ impl Portal {
     }
 }
 
-/// Starts a portal from the command line: `--profile dart|lume`, `--accounts on`, `--ids legacy|new|both`.
+/// Starts a portal from the command line: `--portal dart|lume`, `--accounts on`, `--ids legacy|new|both`.
 ///
 /// # Errors
 /// An option with an unknown value, and as [`Portal::start`].
 pub fn start(settings: &crate::Settings, options: &Options) -> io::Result<Server> {
     let unknown = |name: &str, value: &str| io::Error::other(format!("--{name}: \"{value}\" is unknown"));
-    let profile = match options.text("profile").unwrap_or("dart") {
+    let profile = match options.text("portal").unwrap_or("dart") {
         "dart" => Profile::Dart,
         "lume" => Profile::Lume,
-        other => return Err(unknown("profile", other)),
+        other => return Err(unknown("portal", other)),
     };
     let ids = match options.text("ids").unwrap_or("legacy") {
         "legacy" => Ids::Legacy,
