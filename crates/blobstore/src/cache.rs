@@ -1,10 +1,12 @@
 //! Fetched objects, kept on disk for all sessions and in memory for one store.
 //!
-//! A file of the cache is named by the BLAKE3 of what it holds, and checked when it is read: what is damaged is removed, and
-//! counts as absent. So nothing that happens to the files can do more than cost a fetch, and they are not fsynced. A file's
-//! modification time is when it was used last. `usage` has the bytes that all files may have together; it is changed
-//! under the lock of `usage` before a file appears, so that it can be too high after a crash and never too low. Once it
-//! exceeds the limit, files are counted anew and the least recently used ones go.
+//! A file of the cache is named by the BLAKE3 of what it holds, and checked when it is read: what is damaged is removed,
+//! and counts as absent. So nothing that happens to the files can do more than cost a fetch, and they are not fsynced.
+//! A file's modification time is when it was used last.
+//!
+//! `usage` has the bytes of all files. Bytes are booked there before a file appears, and the lock of `usage` is held until
+//! it has: a crash may leave too many, never too few. Once they exceed the limit, files are counted anew and the least
+//! recently used ones go.
 
 use crate::{Abilities, Context, Expected, Hash, Health, Listed, Price, Result, Store, Upload};
 use lru::LruCache;
@@ -117,7 +119,8 @@ impl Cache {
         if length > self.limit || path.exists() {
             return Ok(());
         }
-        self.make_room(length)?;
+        // Held until the file is there: who counts the files meanwhile would not see it.
+        let _booked = self.make_room(length)?;
         if let Some(parent) = path.parent() {
             make_directory(parent)?;
         }
@@ -131,7 +134,7 @@ impl Cache {
     }
 
     /// Books `length` bytes, and lets files go if that is too much.
-    fn make_room(&self, length: u64) -> std::io::Result<()> {
+    fn make_room(&self, length: u64) -> std::io::Result<Usage> {
         make_directory(&self.directory)?;
         let mut usage = self.usage()?;
         usage.bytes = usage.bytes.saturating_add(length);
@@ -139,13 +142,14 @@ impl Cache {
             let target = (self.limit - self.limit / SHARE_LET_GO).saturating_sub(length);
             usage.bytes = self.shrink(target)?.saturating_add(length);
         }
-        usage.write()
+        usage.write()?;
+        Ok(usage)
     }
 
     fn usage(&self) -> std::io::Result<Usage> {
         let path = self.directory.join("usage");
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        // Held for as long as it takes to list the files, at most.
+        // Held for as long as it takes to list the files and to write one, at most.
         file.lock()?;
         let mut bytes = [0; 8];
         let known = file.read_exact(&mut bytes).is_ok();

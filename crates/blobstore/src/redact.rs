@@ -49,6 +49,12 @@ impl Redactor {
         Self { known }
     }
 
+    /// One that knows this secret too.
+    #[must_use]
+    pub fn and(&self, secret: Secret) -> Self {
+        Self::new(self.known.iter().cloned().chain([secret]))
+    }
+
     /// `text` without secrets.
     pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();

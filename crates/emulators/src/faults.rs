@@ -152,6 +152,11 @@ impl Faults {
         self.lock().clear();
     }
 
+    /// Faults that still wait for requests.
+    pub fn left(&self) -> Vec<Fault> {
+        self.lock().clone()
+    }
+
     /// The transport fault that this request meets, if any; counts it.
     pub fn take(&self, method: &str, path: &str) -> Option<Kind> {
         self.find(method, path, |kind| !matches!(kind, Kind::Special { .. }))

@@ -133,10 +133,11 @@ impl Tree {
         if length > limit {
             return Ok(None);
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        // The file may change while it is read, so neither its length nor the limit is believed.
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0).min(16 << 20));
         loop {
             context.check()?;
-            let left = limit + 1 - bytes.len() as u64;
+            let left = limit.saturating_add(1) - bytes.len() as u64;
             let step = file.take(left.min(STEP as u64)).read_to_end(&mut bytes).map_err(error)?;
             match bytes.len() as u64 > limit {
                 true => return Ok(None),

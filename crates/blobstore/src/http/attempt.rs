@@ -2,6 +2,7 @@
 
 use super::wait::LOOK;
 use super::{Answer, Body, ERROR_BODY, HeaderValue, Network, Part, Request, redirect};
+use crate::redact::Redactor;
 use crate::{Context, Error, Result};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING};
 use reqwest::multipart;
@@ -114,12 +115,14 @@ impl Engine {
         network: &Network,
         context: &Context,
     ) -> std::result::Result<Answer, Fault> {
-        let ready = self.prepare(request).map_err(|error| Fault { arrived: false, ..Fault::lasting(error) })?;
+        let (ready, redactor) = self
+            .prepare(request, &network.redactor)
+            .map_err(|error| Fault { arrived: false, ..Fault::lasting(error) })?;
         let Some(runtime) = &self.runtime else {
             return Err(Fault::lasting(Error::Cancelled));
         };
         runtime.block_on(async {
-            let work = timeout(network.timeout, exchange(&self.client, ready, request, network));
+            let work = timeout(network.timeout, exchange(&self.client, ready, request, network.timeout, redactor));
             match watched(work, context).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(_)) => Err(Fault { error: Error::TimedOut, arrived: true, passing: true, unreachable: true }),
@@ -128,7 +131,9 @@ impl Engine {
         })
     }
 
-    fn prepare(&self, request: &Request<'_>) -> Result<reqwest::Request> {
+    /// The request, and a redactor that knows its token: servers repeat what they were sent.
+    fn prepare(&self, request: &Request<'_>, redactor: &Redactor) -> Result<(reqwest::Request, Redactor)> {
+        let mut redactor = redactor.clone();
         let bad = |what: String| Error::Protocol { message: format!("the request cannot be made: {what}") };
         let mut builder = self.client.request(request.method.clone(), request.url.clone());
         builder = builder.header(ACCEPT_ENCODING, "identity");
@@ -139,6 +144,7 @@ impl Engine {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", secret.reveal()))
                 .map_err(|_| bad("the token contains characters that no header may have".to_owned()))?;
             value.set_sensitive(true);
+            redactor = redactor.and(secret);
             builder = builder.header(AUTHORIZATION, value);
         }
         builder = match &request.body {
@@ -146,7 +152,7 @@ impl Engine {
             Body::Bytes(bytes) => builder.body(bytes.clone()),
             Body::Form(parts) => builder.multipart(form(parts).map_err(|error| bad(cause(&error)))?),
         };
-        builder.build().map_err(|error| bad(cause(&error)))
+        Ok((builder.build().map_err(|error| bad(cause(&error)))?, redactor))
     }
 }
 
@@ -182,9 +188,10 @@ async fn exchange(
     client: &reqwest::Client,
     ready: reqwest::Request,
     request: &Request<'_>,
-    network: &Network,
+    limit_of_time: Duration,
+    redactor: Redactor,
 ) -> std::result::Result<Answer, Fault> {
-    let fault = |error: &reqwest::Error, answered: bool| transport_fault(error, answered, request, network);
+    let fault = |error: &reqwest::Error, answered: bool| transport_fault(error, answered, request, &redactor);
     let mut response = client.execute(ready).await.map_err(|error| fault(&error, false))?;
     let status = response.status();
     let headers = std::mem::take(response.headers_mut());
@@ -207,7 +214,7 @@ async fn exchange(
     // What a server announces is no reason to reserve much: the body grows as it comes.
     let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0).min(limit).min(1 << 20));
     loop {
-        let chunk = match timeout(SILENCE.min(network.timeout), response.chunk()).await {
+        let chunk = match timeout(SILENCE.min(limit_of_time), response.chunk()).await {
             Ok(chunk) => chunk.map_err(|error| fault(&error, true))?,
             Err(_) => {
                 return Err(Fault { error: Error::TimedOut, arrived: true, passing: true, unreachable: true });
@@ -223,11 +230,11 @@ async fn exchange(
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer { status, headers, body, url: request.url.clone(), retries: 0, redactor: network.redactor.clone() })
+    Ok(Answer { status, headers, body, url: request.url.clone(), retries: 0, redactor })
 }
 
-fn transport_fault(error: &reqwest::Error, answered: bool, request: &Request<'_>, network: &Network) -> Fault {
-    let what = network.redactor.clean(&cause(error));
+fn transport_fault(error: &reqwest::Error, answered: bool, request: &Request<'_>, redactor: &Redactor) -> Fault {
+    let what = redactor.clean(&cause(error));
     let unconnected = error.is_connect();
     // A certificate that is not trusted will not be trusted in a moment.
     let untrusted = unconnected && what.contains("certificate");

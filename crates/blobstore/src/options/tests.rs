@@ -1,5 +1,4 @@
 use super::*;
-use crate::http::Wallclock;
 
 fn options(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -149,13 +148,18 @@ fn the_document_lists_all_options() {
     for definition in DEFINITIONS {
         let row = document.lines().find(|line| line.starts_with(&format!("| `{}` |", definition.name)));
         let row = row.unwrap_or_else(|| panic!("docs/stores.md does not list \"{}\"", definition.name));
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         let scope = if definition.scope == Scope::Server { "server" } else { "mapping" };
-        assert!(row.contains(&format!("| {scope} |")), "{row}");
-        assert!(definition.default.is_empty() || row.contains(&format!("`{}`", definition.default)), "{row}");
-        assert_eq!(row.contains("secret"), definition.secret, "{row}");
-        assert_eq!(row.contains("file rights"), definition.names_file, "{row}");
         let kinds = if definition.kinds == ALL { "all".to_owned() } else { definition.kinds.join(", ") };
-        assert!(row.contains(&format!("| {kinds} |")), "{row}");
+        let default = match definition.default {
+            "" => String::new(),
+            default => format!("`{default}`"),
+        };
+        let nature = match (definition.secret, definition.names_file) {
+            (true, _) => "secret",
+            (_, true) => "file",
+            _ => "",
+        };
+        assert_eq!(cells[2..6], [scope, &kinds, &default, nature], "{row}");
     }
-    let _ = Wallclock::default();
 }

@@ -15,7 +15,8 @@ pub type Open<'a> = &'a (dyn Fn() -> Arc<dyn Store> + Sync);
 
 /// Everything below, with some hundred objects.
 pub fn contract(open: Open<'_>) {
-    let checks: [(&str, fn(Open<'_>)); 15] = [
+    type Check = fn(Open<'_>);
+    let checks: [(&str, Check); 15] = [
         ("round trip", round_trip),
         ("bad objects", bad_objects),
         ("reuse", reuse),

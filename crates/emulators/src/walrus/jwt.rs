@@ -32,8 +32,8 @@ pub struct Claims {
     pub max_size: Option<u64>,
 }
 
-fn refuse(status: u16, reason: &str, message: &str) -> Response {
-    reply::error(status, reason, AUTH, message)
+fn refuse(status: u16, reason: &str, message: &str) -> Box<Response> {
+    Box::new(reply::error(status, reason, AUTH, message))
 }
 
 /// Checks the token of a request and uses it up; `None` where the publisher asks for none.
@@ -54,11 +54,11 @@ pub fn admit(daemon: &Daemon, headers: &HeaderMap) -> Result<Option<Claims>, Box
             None => Err(Box::new(reply::internal("the token has no claims"))),
         };
     };
-    let claims = verify(rules, token).map_err(Box::new)?;
+    let claims = verify(rules, token)?;
     if daemon.network().use_token(&claims.jti) {
         Ok(Some(claims))
     } else {
-        Err(Box::new(refuse(429, "TOKEN_ALREADY_USED", "the token has been used already")))
+        Err(refuse(429, "TOKEN_ALREADY_USED", "the token has been used already"))
     }
 }
 
@@ -70,12 +70,12 @@ fn parse(token: &str) -> Option<(Claims, &str, Vec<u8>)> {
     Some((serde_json::from_slice(&claims).ok()?, signed, BASE64URL_NOPAD.decode(signature.as_bytes()).ok()?))
 }
 
-fn verify(rules: &JwtRules, token: &str) -> Result<Claims, Response> {
+fn verify(rules: &JwtRules, token: &str) -> Result<Claims, Box<Response>> {
     let (claims, signed, signature) =
         parse(token).ok_or_else(|| refuse(400, "INVALID_TOKEN", "the token cannot be read"))?;
     let header = signed.split('.').next().and_then(|text| BASE64URL_NOPAD.decode(text.as_bytes()).ok());
     let header: serde_json::Value = header.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
-    let mut mac = Hmac::<Sha256>::new_from_slice(&rules.secret).map_err(|_| reply::internal("no key"))?;
+    let mut mac = Hmac::<Sha256>::new_from_slice(&rules.secret).map_err(|_| Box::new(reply::internal("no key")))?;
     mac.update(signed.as_bytes());
     if header["alg"] != "HS256" || mac.verify_slice(&signature).is_err() {
         return Err(refuse(401, "INVALID_SIGNATURE", "the token's signature is wrong"));
@@ -118,5 +118,5 @@ pub fn check_upload(
         return Ok(());
     };
     daemon.network().spare_token(&claims.jti);
-    Err(Box::new(refuse(400, reason, "the request is not what the token allows")))
+    Err(refuse(400, reason, "the request is not what the token allows"))
 }
