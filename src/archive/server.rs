@@ -46,11 +46,10 @@ fn try_open(name: &str, caching: Caching) -> Result<OpenServer> {
     let server = Server::find(name);
     let mapping = server.mapping();
     let environment = environment(caching)?;
-    let called = name.to_string();
     // Files of secrets are read by the helper, too: on a file system that hangs, say.
     let (session, encryption) = Session::open(name, move || {
         let encryption = options::settings(&server.options, &mapping)?.encryption;
-        let store = options::open(&called, &server.options, &mapping, &environment)?;
+        let store = options::open(&server.name, &server.options, &mapping, &environment)?;
         Ok((store, encryption))
     })?;
     let key = encryption.key.as_ref().map(Key::new);
