@@ -1,7 +1,7 @@
 //! What a store's errors are in SQL: code, message, hint. The one place that knows.
 
 use crate::error::Fault;
-use blobstore::options::{self, Scope};
+use blobstore::options::{self, Definition, Scope};
 use blobstore::{Error, Result};
 use pgrx::PgSqlErrorCode as Code;
 
@@ -28,7 +28,11 @@ pub(crate) fn fault(server: &str, error: &Error) -> Fault {
 pub(super) fn of_option(scope: Scope, given: &[(String, String)], error: &Error) -> Fault {
     let Error::Option { option, hint, .. } = error else { return fault("", error) };
     let is_given = given.iter().any(|(name, _)| name == option);
+    let kind = given.iter().find(|(name, _)| name == "type").map(|(_, kind)| kind.as_str());
     let code = match options::definition(scope, option) {
+        Some(definition) if is_given && kind.is_some_and(|kind| is_foreign(definition, kind)) => {
+            Code::ERRCODE_FDW_INVALID_OPTION_NAME
+        }
         None => Code::ERRCODE_FDW_INVALID_OPTION_NAME,
         Some(_) if is_given => Code::ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE,
         Some(_) => Code::ERRCODE_FDW_DYNAMIC_PARAMETER_VALUE_NEEDED,
@@ -38,6 +42,11 @@ pub(super) fn of_option(scope: Scope, given: &[(String, String)], error: &Error)
         Some(hint) => fault.hint(hint),
         None => fault,
     }
+}
+
+/// Whether an option means nothing for a kind of store that there is.
+fn is_foreign(definition: &Definition, kind: &str) -> bool {
+    options::KINDS.contains(&kind) && !definition.kinds.contains(&kind)
 }
 
 /// SQLSTATE and hint of an error.

@@ -38,19 +38,22 @@ pub(crate) enum Caching {
 /// Raises 42704 if there is no such server, 42501 without USAGE on it, 42809 if it is no store, and what is wrong with its
 /// options or with the store.
 pub(crate) fn open(name: &str, caching: Caching) -> OpenServer {
+    or_raise(name, try_open(name, caching))
+}
+
+/// As [`open`], but returns what is wrong with options or store.
+fn try_open(name: &str, caching: Caching) -> Result<OpenServer> {
     let server = Server::find(name);
     let mapping = server.mapping();
-    let environment = or_raise(name, environment(caching));
-    let called = name.to_string();
+    let environment = environment(caching)?;
     // Files of secrets are read by the helper, too: on a file system that hangs, say.
-    let opened = Session::open(name, move || {
+    let (session, encryption) = Session::open(name, move || {
         let encryption = options::settings(&server.options, &mapping)?.encryption;
-        let store = options::open(&called, &server.options, &mapping, &environment)?;
+        let store = options::open(&server.name, &server.options, &mapping, &environment)?;
         Ok((store, encryption))
-    });
-    let (session, encryption) = or_raise(name, opened);
+    })?;
     let key = encryption.key.as_ref().map(Key::new);
-    OpenServer { name: name.to_string(), session, encrypts: encryption.write, key }
+    Ok(OpenServer { name: name.to_string(), session, encrypts: encryption.write, key })
 }
 
 impl OpenServer {
@@ -119,10 +122,12 @@ fn hybrid_server_check(
     'static,
     (name!(reachable, bool), name!(latency_ms, Option<f64>), name!(version, Option<String>), name!(steps, Vec<String>)),
 > {
-    let opened = open(&server.to_string_lossy(), Caching::Forbidden);
-    let row = match opened.session.run(|store, context| store.check(context)) {
+    let name = server.to_string_lossy();
+    let checked = try_open(&name, Caching::Forbidden)
+        .and_then(|opened| opened.session.run(|store, context| store.check(context)));
+    let row = match checked {
         Ok(health) => (true, Some(health.latency_ms), health.version, health.steps),
-        Err(error @ (Error::Cancelled | Error::Option { .. })) => opened.or_raise(Err(error)),
+        Err(error @ (Error::Cancelled | Error::Option { .. })) => or_raise(&name, Err(error)),
         Err(error) => (false, None, None, vec![error.to_string()]),
     };
     TableIterator::once(row)

@@ -45,7 +45,8 @@ fn check_rights(scope: Scope, given: &Options) {
     };
     let Some(option) = options::files(scope, given).next() else { return };
     if let Some((role, _)) = roles.iter().find(|(_, held)| !held) {
-        let detail = format!("It names a file or directory of the server: only roles with privileges of {role} may.");
+        let detail =
+            format!("It names a file or directory of the database server, which needs the privileges of {role}.");
         Fault::new(Code::ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied to set the option \"{option}\""))
             .detail(detail)
             .raise();

@@ -24,7 +24,7 @@ EXCEPTION
         RETURN NEXT;
 END $$;
 CREATE FUNCTION try_server(options text) RETURNS TABLE (state text, message text, more text) LANGUAGE sql AS
-    $$ SELECT * FROM try('CREATE SERVER s FOREIGN DATA WRAPPER hybrid_store' || coalesce(' OPTIONS (' || options || ')', '')) $$;
+    $$ SELECT * FROM try('CREATE SERVER tried FOREIGN DATA WRAPPER hybrid_store' || coalesce(' OPTIONS (' || options || ')', '')) $$;
 \x on
 
 -- What a server may be.
@@ -100,7 +100,7 @@ CREATE FOREIGN DATA WRAPPER hybrid_server_other;
 CREATE SERVER other FOREIGN DATA WRAPPER hybrid_server_other;
 SELECT t.* FROM try('SELECT hybrid_server_check(''nobody'')') t;
 SELECT t.* FROM try('SELECT hybrid_server_check(''other'')') t;
-SELECT hybrid_server_check(NULL) IS NULL AS strict;
+SELECT count(*) FROM hybrid_server_check(NULL);
 SET ROLE hybrid_server_user;
 SELECT t.* FROM try('SELECT hybrid_server_check(''other'')') t;
 RESET ROLE;
@@ -141,7 +141,7 @@ SELECT t.* FROM try('SELECT hybrid_archive_adopt(''nonsense'')') t;
 SELECT hybrid_archive_adopt(repeat('0', 32));
 SELECT hybrid_archive_adopt(repeat('0', 32));
 SELECT set_id, system_identifier = (SELECT system_identifier::text FROM pg_control_system()) AS this_system,
-    timeline, adopted_at = now() AS now FROM hybrid_archive_sets;
+    timeline, adopted_at <= now() AS adopted FROM hybrid_archive_sets;
 DELETE FROM hybrid_archive_sets;
 -- Its name, not what is found first on somebody's path.
 CREATE TABLE hybrid_archive_sets (LIKE public.hybrid_archive_sets);
