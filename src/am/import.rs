@@ -176,12 +176,23 @@ pub(super) fn report(imported: Imported) {
     SLOT.with_borrow_mut(|slot| slot.imported = imported);
 }
 
+/// Memory that each of three may take: rows that the archive knows, all others, and the segment that is being made.
+pub(super) fn share_of_memory() -> usize {
+    maintenance_work_mem() / 3
+}
+
+/// Whether a plan waits for a build.
+#[cfg(any(test, feature = "pg_test"))]
+pub fn is_waiting() -> bool {
+    SLOT.with_borrow(|slot| slot.plan.is_some())
+}
+
 /// An import under way.
 pub(super) struct Import {
     pub segments: Vec<Archived>,
     pub gathered: Gathered<BuildArena>,
     prints: Fingerprints,
-    arena: BuildArena,
+    pub arena: BuildArena,
     pub imported: Imported,
 }
 
@@ -200,7 +211,7 @@ impl Import {
             report(Imported { refused: vec![why], ..Imported::default() });
             return None;
         }
-        let mut arena = BuildArena::new(maintenance_work_mem() / 2);
+        let mut arena = BuildArena::new(share_of_memory());
         arena.charge(prints.len() * Fingerprints::ROW_BYTES);
         let gathered = Gathered::new(parameters.dimensions, parameters.keys);
         Some(Self { segments, gathered, prints, arena, imported: Imported { used: true, ..Imported::default() } })

@@ -4,6 +4,7 @@ pub mod arena;
 pub mod array;
 mod aside;
 pub mod buffer;
+#[allow(dead_code, reason = "for src/archive")]
 pub mod fetch;
 pub mod fmgr;
 pub mod handler;
