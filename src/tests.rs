@@ -2,6 +2,8 @@
 
 #[pgrx::pg_schema]
 mod tests {
+    use crate::am::fingerprints;
+    use crate::am::import::{Archived, Fit, ImportPlan, Misfit, Structure, is_waiting, with_plan};
     use crate::pg::arena::BuildArena;
     use crate::pg::buffer::IndexStore;
     use crate::pg::lock::Maintenance;
@@ -11,8 +13,13 @@ mod tests {
     use ann::distance::Metric;
     use ann::hnsw::build::Arena;
     use ann::hnsw::probe::{Probe, Scaling, normalize};
-    use ann::index::Directory;
+    use ann::index::{Directory, SegmentKind};
+    use ann::keys::{Keys, Row};
     use ann::page::{Kind, META_BLOCK, Page, PageStore, Tag, Unit};
+    use ann::relink::{
+        CentroidCodes, Fingerprint, GraphElement, GraphHeader, GraphReader, ListElement, ListsHeader, ListsReader,
+        Source, fingerprint,
+    };
     use ann::{shape, sq8};
     use pgrx::prelude::*;
     use std::sync::atomic::Ordering::Relaxed;
@@ -233,5 +240,212 @@ mod tests {
     fn changed_settings_are_changed_back() {
         let inside = with_settings(&[(c"enable_seqscan", c"off")], || value::<String>("SHOW enable_seqscan"));
         assert_eq!((inside.as_str(), value::<String>("SHOW enable_seqscan").as_str()), ("off", "on"));
+    }
+
+    /// Segments of an index as an archive has them.
+    #[derive(Clone)]
+    enum Kept {
+        Graph(GraphHeader, Vec<GraphElement>),
+        Lists(ListsHeader, CentroidCodes, Vec<ListElement>),
+    }
+
+    fn archive(index: &str) -> (Fit, Vec<Kept>) {
+        let opened = index_of(index);
+        let (table, store) = (OpenTable::open(opened.table()), IndexStore::new(opened.index()));
+        let (meta, directory) = Directory::read(&store).expect("sound");
+        let prints = |rows: &[Row]| -> Vec<Fingerprint> {
+            let tids: Vec<_> = rows.iter().map(|row| row.tid).collect();
+            fingerprints::of_rows(opened.index(), &table, &tids).into_iter().flatten().collect()
+        };
+        let kept = directory.segments.iter().filter(|s| s.kind != SegmentKind::Pending).map(|segment| {
+            if segment.kind == SegmentKind::Hnsw {
+                let (reader, mut elements) = (GraphReader::open(&store, &meta, segment).expect("sound"), Vec::new());
+                let read: ann::error::Result<()> = reader.each(|e| {
+                    elements.push(GraphElement { level: e.level, rows: prints(&e.rows), neighbors: e.neighbors });
+                    Ok(())
+                });
+                read.expect("sound");
+                return Kept::Graph(reader.header(), elements);
+            }
+            let (reader, mut elements) = (ListsReader::open(&store, &meta, segment).expect("sound"), Vec::new());
+            let read: ann::error::Result<()> = reader.each(|e| {
+                elements.push(ListElement { list: e.list, second: e.second, rows: prints(&e.rows), further: false });
+                Ok(())
+            });
+            read.expect("sound");
+            Kept::Lists(reader.header(), reader.centroids().expect("sound"), elements)
+        });
+        (Fit::of(&meta.parameters), kept.collect())
+    }
+
+    fn plan(fit: &Fit, misfit: Misfit, kept: &[Kept]) -> ImportPlan {
+        fn source<E: Clone + 'static>(elements: Vec<E>) -> Source<'static, E> {
+            Box::new(move |visit| (0..).zip(&elements).try_for_each(|(i, element)| visit(i, element.clone())))
+        }
+        let segments = kept.iter().cloned().map(|kept| {
+            let structure = match kept {
+                Kept::Graph(header, elements) => Structure::Graph { header, source: source(elements) },
+                Kept::Lists(header, centroids, elements) => {
+                    Structure::Lists { header, centroids, source: source(elements) }
+                }
+            };
+            Archived { name: "segment".into(), created: 0, structure }
+        });
+        ImportPlan::new(fit.clone(), misfit, segments.collect()).expect("sound")
+    }
+
+    const NEAREST: &str =
+        "SELECT array_agg(id) FROM (SELECT id FROM t ORDER BY v <-> '[0.3,-0.2,0.8,0,0.1,0.4,-0.9,0.5]'
+        LIMIT 50) s";
+
+    /// Faults of the index, compared with its table.
+    fn faults() -> i64 {
+        value("SELECT count(*) FROM hybrid_check('t_v_idx', true)")
+    }
+
+    /// All rows come, by way of the index.
+    fn rows_in_order() -> i64 {
+        value("SELECT count(*) FROM (SELECT id FROM t ORDER BY v <-> '[1,0,0,0,0,0,0,0]' LIMIT 1000000) s")
+    }
+
+    fn segments() -> String {
+        value("SELECT string_agg(kind || ' ' || elements, ', ' ORDER BY segment) FROM hybrid_segments('t_v_idx')")
+    }
+
+    fn relink(options: &str) {
+        table_with_index(4000, options);
+        Spi::run("SET LOCAL enable_seqscan = off").expect("set");
+        let (fit, kept) = archive("t_v_idx");
+        let (before, rows) = (value::<Vec<i32>>(NEAREST), rows_in_order());
+        assert_eq!(rows, 4000);
+        let reindex = || Spi::run("REINDEX INDEX t_v_idx").expect("reindex");
+        // The same rows at the same place.
+        let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), reindex);
+        assert_eq!((imported.linked, imported.inserted, imported.dropped), (4000, 0, 0), "{imported:?}");
+        assert_eq!((imported.used, imported.refused.len(), faults(), rows_in_order()), (true, 0, 0, 4000));
+        assert_eq!(value::<Vec<i32>>(NEAREST), before);
+        // What is exported now is what was.
+        let (_, again) = archive("t_v_idx");
+        match (&kept[0], &again[0]) {
+            (Kept::Graph(a, b), Kept::Graph(c, d)) => assert!(a == c && b == d),
+            (Kept::Lists(a, b, c), Kept::Lists(d, e, f)) => assert!(a == d && b == e && c == f),
+            _ => panic!("a segment became one of another kind"),
+        }
+        // Everywhere else: CLUSTER rewrites the table as VACUUM FULL does, and builds its indexes anew.
+        Spi::run("CREATE INDEX t_hash ON t ((id * 7919 % 4001)); CLUSTER t USING t_hash").expect("clustered");
+        let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), reindex);
+        assert_eq!((imported.linked, imported.inserted, imported.dropped), (4000, 0, 0), "{imported:?}");
+        assert_eq!((faults(), rows_in_order()), (0, 4000));
+        assert_eq!(value::<Vec<i32>>(NEAREST), before);
+        // Other vectors, the same vectors under other TIDs, rows that are gone, and new ones.
+        Spi::run(
+            "UPDATE t SET v = (ARRAY(SELECT cos(id * j * 0.53) FROM generate_series(1, 8) j)::real[])::vector WHERE id % 10 = 0;
+             UPDATE t SET id = id WHERE id % 7 = 0;
+             DELETE FROM t WHERE id % 20 = 1;
+             INSERT INTO t SELECT id + 10000, v FROM t WHERE id <= 100;
+             CLUSTER t USING t_hash",
+        )
+        .expect("changed");
+        let all = value::<i64>("SELECT count(*) FROM t");
+        Spi::run("DROP INDEX t_hash").expect("dropped");
+        let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), reindex);
+        assert_eq!(imported.refused, Vec::<String>::new());
+        assert!(imported.inserted >= 400, "{imported:?}");
+        assert!(imported.linked >= 3400 - 200, "{imported:?}");
+        assert!(imported.dropped >= 500, "{imported:?}");
+        assert_eq!((faults(), rows_in_order()), (0, all), "{imported:?}, {}", segments());
+        let found = value::<Vec<i32>>(NEAREST);
+        Spi::run("SET LOCAL enable_seqscan = on; SET LOCAL enable_indexscan = off").expect("set");
+        let exact = value::<Vec<i32>>(NEAREST);
+        let right = exact.iter().filter(|id| found.contains(id)).count();
+        assert!(right >= 45, "{right} of 50 are right");
+    }
+
+    #[pg_test]
+    fn a_graph_is_relinked() {
+        relink("");
+    }
+
+    #[pg_test]
+    fn lists_are_relinked() {
+        relink("WITH (recent_rows = 0)");
+    }
+
+    #[pg_test]
+    fn memory_that_spills_does_no_harm_to_an_import() {
+        Spi::run("SET LOCAL maintenance_work_mem = '1MB'").expect("set");
+        relink("");
+    }
+
+    #[pg_test]
+    fn a_damaged_segment_is_built_the_usual_way() {
+        table_with_index(3000, "");
+        Spi::run("SET LOCAL enable_seqscan = off").expect("set");
+        let (fit, mut kept) = archive("t_v_idx");
+        let Kept::Graph(header, elements) = &mut kept[0] else { panic!("a graph") };
+        // On a level where hardly any element is: no single pass over the archive tells.
+        let ground = elements.iter().position(|e| e.level == 0).expect("some") as u32;
+        let high = elements.iter_mut().find(|e| e.level > 0).expect("some");
+        high.neighbors[1][0] = ground;
+        let elements = header.elements;
+        let reindex = || Spi::run("REINDEX INDEX t_v_idx").expect("reindex");
+        let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), reindex);
+        assert_eq!((imported.linked, imported.inserted, imported.refused.len()), (0, 3000, 1), "{imported:?}");
+        assert_eq!((faults(), rows_in_order(), segments()), (0, 3000, format!("hnsw {elements}")));
+    }
+
+    #[pg_test]
+    fn a_plan_that_does_not_fit_is_left_aside() {
+        table_with_index(500, "");
+        let (fit, kept) = archive("t_v_idx");
+        let plan = plan(&fit, Misfit::Build, &kept);
+        let ((), imported) =
+            with_plan(plan, || Spi::run("CREATE INDEX u ON t USING hybrid (v vector_cosine_ops)").expect("index"));
+        assert!(!imported.used && imported.refused.len() == 1, "{imported:?}");
+    }
+
+    #[pg_test(error = "archive does not fit index \"u\": the archive is of m = 16, the index of m = 12")]
+    fn a_plan_that_does_not_fit_is_refused() {
+        table_with_index(500, "");
+        let (fit, kept) = archive("t_v_idx");
+        with_plan(plan(&fit, Misfit::Refuse, &kept), || {
+            Spi::run("CREATE INDEX u ON t USING hybrid (v) WITH (m = 12)").expect("index");
+        });
+    }
+
+    #[pg_test]
+    fn a_plan_goes_with_the_error_that_ends_its_build() {
+        table_with_index(100, "");
+        let (fit, kept) = archive("t_v_idx");
+        let plan = plan(&fit, Misfit::Refuse, &kept);
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            with_plan(plan, || {
+                assert!(is_waiting());
+                std::panic::resume_unwind(Box::new("an ERROR of PostgreSQL"))
+            })
+        }));
+        assert!(unwound.is_err() && !is_waiting());
+    }
+
+    #[pg_test]
+    fn fingerprints_follow_hot_chains_and_leave_out_what_is_gone() {
+        Spi::run("CREATE TABLE t (id int, v vector(2), k int, note int); INSERT INTO t SELECT i, ARRAY[i, 1]::real[]::vector, i % 3 FROM generate_series(1, 50) i")
+            .expect("rows");
+        Spi::run("CREATE INDEX t_v_idx ON t USING hybrid ((v::vector(2)), k) WHERE id > 5").expect("index");
+        let opened = index_of("t_v_idx");
+        let table = OpenTable::open(opened.table());
+        let tids: Vec<_> = (1..=50).map(|offset| shape::HeapTid { block: 0, offset }).collect();
+        let of = |id: i32, k: i64| fingerprint(&[id as f32, 1.0], &Keys::new(&[Some(k)]));
+        let all = |changed: &dyn Fn(i32) -> Option<Fingerprint>| -> Vec<_> { (1..=50).map(changed).collect() };
+        let found = fingerprints::of_rows(opened.index(), &table, &tids);
+        assert_eq!(found, all(&|id| Some(of(id, i64::from(id % 3)))));
+        // No column of the index changes: the row goes on under its old TID. Else it has another one.
+        Spi::run(
+            "UPDATE t SET note = 1 WHERE id = 50; UPDATE t SET v = '[7,7]' WHERE id = 20; DELETE FROM t WHERE id = 30",
+        )
+        .expect("changed");
+        let found = fingerprints::of_rows(opened.index(), &table, &tids);
+        let gone = [20, 30];
+        assert_eq!(found, all(&|id| (!gone.contains(&id)).then(|| of(id, i64::from(id % 3)))));
     }
 }

@@ -68,7 +68,11 @@ pub fn empty_pages(index: Index) -> [Box<Page>; 3] {
 /// Builds the index from what `scan` shows: it calls its argument for each row and returns the rows of the table.
 pub fn build(index: Index, scan: impl FnOnce(&mut dyn FnMut(Row, &[f32])) -> f64) -> Built {
     let mut builder = Builder::new(index);
-    builder.import = Import::take(index, &builder.parameters).or_else(|| builder.find_archive());
+    let import = Import::take(index, &builder.parameters).or_else(|| builder.find_archive());
+    if let Some(import) = import {
+        builder.arena = BuildArena::new(import::share_of_memory());
+        builder.import = Some(import);
+    }
     warn_of_idle_options(index, &builder.parameters);
     progress::phase(Phase::Load);
     let heap_tuples = scan(&mut |row, vector| builder.add(&row, vector));
@@ -133,6 +137,18 @@ struct Builder {
     noticed: bool,
     /// Archived segments, and the rows that they know.
     import: Option<Import>,
+}
+
+/// Says, once, how much memory would have kept the build out of temporary files.
+fn notice_spill(noticed: &mut bool, arena: &BuildArena) {
+    if arena.spilled() == 0 || std::mem::replace(noticed, true) {
+        return;
+    }
+    let needed = (arena.requested() >> 20) + 1;
+    pgrx::notice!(
+        "hybrid index build uses temporary files: {} MB did not fit into maintenance_work_mem, {needed} MB would hold it",
+        arena.spilled() >> 20
+    );
 }
 
 /// Blocks of the metapage and the directory, which are written last.
@@ -265,11 +281,12 @@ impl Builder {
         };
         let mut nodes: Vec<(i64, Node)> = rows.firsts().map(|(node, row)| (interval_of(row), node)).collect();
         nodes.sort_unstable();
+        let most = MOST_PARTITIONS.min(MAX_SEGMENTS.saturating_sub(self.segments.len() + 2)).max(1);
         let mut groups: Vec<Vec<Node>> = Vec::new();
         let mut last = None;
         for (interval, node) in nodes {
             let begin = last != Some(interval) && groups.last().is_none_or(|group| group.len() >= SMALLEST_PARTITION);
-            if begin && groups.len() < MOST_PARTITIONS {
+            if begin && groups.len() < most {
                 groups.push(Vec::new());
             }
             last = Some(interval);
@@ -284,7 +301,7 @@ impl Builder {
     fn write_partition(&mut self, rows: Rows<BuildArena>) {
         let (codes, lists) = rows.finish();
         let shape = self.shape.without_neighbors();
-        self.notice_spill();
+        notice_spill(&mut self.noticed, &self.arena);
         progress::phase(Phase::Cluster);
         progress::tuples_total(codes.len() as u64);
         let pool = self.pool.get_or_insert_with(Pool::new);
@@ -343,7 +360,7 @@ impl Builder {
         let seed = u64::from(self.next_block);
         let graph = Graph::new(&mut self.arena, &self.shape, self.parameters.ef_construction, codes, seed);
         let graph = or_raise(self.index, graph);
-        self.notice_spill();
+        notice_spill(&mut self.noticed, &self.arena);
         progress::phase(Phase::Link);
         progress::tuples_total(count as u64);
         let pool = self.pool.get_or_insert_with(Pool::new);
@@ -370,7 +387,7 @@ impl Builder {
         progress::phase(Phase::Relink);
         let (claimed, ranges) = import.claims();
         progress::tuples_total(claimed.len() as u64);
-        let mut arena = BuildArena::new(maintenance_work_mem() / 2);
+        let mut arena = BuildArena::new(import::share_of_memory());
         let (before, mut done) = (self.segments.len(), 0);
         for (mut archived, range) in std::mem::take(&mut import.segments).into_iter().zip(ranges) {
             let claims = &claimed[range];
@@ -387,6 +404,7 @@ impl Builder {
                     }
                     Err(error) => or_raise(self.index, Err(error)),
                 }
+                notice_spill(&mut self.noticed, &arena);
                 arena.reset();
             } else {
                 import.imported.dropped += u64::from(archived.elements());
@@ -394,6 +412,7 @@ impl Builder {
             done += claims.len() as u64;
             progress::tuples_done(done);
         }
+        notice_spill(&mut self.noticed, &import.arena);
         // The directory lists what is oldest first.
         self.segments.rotate_left(before);
         import.imported.inserted = self.index_tuples - import.imported.linked;
@@ -416,7 +435,7 @@ impl Builder {
         gathered: &Gathered<BuildArena>,
         arena: &mut BuildArena,
     ) -> ann::error::Result<u64> {
-        if self.segments.len() + 1 >= MAX_SEGMENTS {
+        if self.segments.len() + 2 >= MAX_SEGMENTS {
             return Err(Error::Structure(format!("an index does not have more than {MAX_SEGMENTS} segments")));
         }
         let created = archived.created.min(now());
@@ -454,19 +473,6 @@ impl Builder {
                 Ok(mapping.kept() as u64)
             }
         }
-    }
-
-    /// Says, once, how much memory would have kept the build out of temporary files.
-    fn notice_spill(&mut self) {
-        if self.arena.spilled() == 0 || self.noticed {
-            return;
-        }
-        self.noticed = true;
-        let needed = (self.arena.requested() >> 20) + 1;
-        pgrx::notice!(
-            "hybrid index build uses temporary files: {} MB did not fit into maintenance_work_mem, {needed} MB would hold it",
-            self.arena.spilled() >> 20
-        );
     }
 
     fn finish(mut self, heap_tuples: f64) -> Built {

@@ -189,12 +189,23 @@ pub(super) fn report(index: Index, imported: Imported, asked: bool) {
     }
 }
 
+/// Memory that each of three may take: rows that the archive knows, all others, and the segment that is being made.
+pub(super) fn share_of_memory() -> usize {
+    maintenance_work_mem() / 3
+}
+
+/// Whether a plan waits for a build.
+#[cfg(any(test, feature = "pg_test"))]
+pub fn is_waiting() -> bool {
+    SLOT.with_borrow(|slot| slot.plan.is_some())
+}
+
 /// An import under way.
 pub(super) struct Import {
     pub segments: Vec<Archived>,
     pub gathered: Gathered<BuildArena>,
     prints: Fingerprints,
-    arena: BuildArena,
+    pub arena: BuildArena,
     pub imported: Imported,
     /// By [`with_plan`].
     pub asked: bool,
@@ -222,7 +233,7 @@ impl Import {
     /// Begins the import of a plan that fits the index.
     pub fn new(plan: ImportPlan, parameters: &Parameters) -> Self {
         let ImportPlan { segments, prints, .. } = plan;
-        let mut arena = BuildArena::new(maintenance_work_mem() / 2);
+        let mut arena = BuildArena::new(share_of_memory());
         arena.charge(prints.len() * Fingerprints::ROW_BYTES);
         let gathered = Gathered::new(parameters.dimensions, parameters.keys);
         let imported = Imported { used: true, ..Imported::default() };

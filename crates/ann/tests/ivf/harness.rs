@@ -136,11 +136,16 @@ pub fn add_ivf(store: &MemoryStore, parameters: &Parameters, rows: &[TableRow], 
     };
     let mut work = Work { pool: &pool, threads: 2, stop: &Stop::new(), poll: &mut poll };
     let plan = Plan::new((&codes, &row_lists, &shape), lists, 5, &mut work).expect("not stopped");
+    add_plan(store, &plan, &mut work)
+}
+
+/// Adds the segment of a plan, whose pages lie among others.
+pub fn add_plan(store: &MemoryStore, plan: &Plan<HeapArena>, work: &mut Work) -> SegmentEntry {
     let start = store.block_count();
     // Every third block is somebody else's.
     let blocks: Vec<u32> = (start..).filter(|block| block % 3 > 0).take(plan.pages_needed()).collect();
     add(store, SegmentKind::Ivf, |id| {
-        plan.write((id, &blocks), &Head::new(0), &mut work, |block, page| {
+        plan.write((id, &blocks), &Head::new(0), work, |block, page| {
             while store.block_count() < block {
                 store.append(&Page::zeroed());
             }

@@ -13,4 +13,5 @@ mod filter;
 mod harness;
 mod mixed;
 mod recall;
+mod relink;
 mod scan;
