@@ -3,6 +3,7 @@
 use super::relation::OpenIndex;
 use crate::error::Fault;
 use pgrx::{PgSqlErrorCode, pg_sys};
+use std::ffi::CStr;
 
 /// Refuses callers that may not read the whole table: they need SELECT on it with no row security in force, or to be a
 /// member of pg_monitor where `monitor` says that this is enough.
@@ -11,16 +12,10 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 /// 42501.
 pub fn check_may_inspect(opened: &OpenIndex, monitor: bool) {
     let table = opened.table();
-    // SAFETY: lookups for a table that exists, since its index is open.
-    let allowed = unsafe {
-        let user = pg_sys::GetUserId();
-        let monitors = monitor && pg_sys::has_privs_of_role(user, pg_sys::ROLE_PG_MONITOR.into());
-        let select = pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_SELECT as pg_sys::AclMode)
-            == pg_sys::AclResult::ACLCHECK_OK;
-        let rls = pg_sys::check_enable_rls(table, user, true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
-        monitors || select && !rls
-    };
-    if !allowed {
+    // SAFETY: a lookup of the user's roles.
+    let monitors = monitor && unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), pg_sys::ROLE_PG_MONITOR.into()) };
+    // The table exists, since its index is open.
+    if !monitors && !(may(table, pg_sys::ACL_SELECT) && !is_filtered(table)) {
         let message = format!("permission denied for the table of index \"{}\"", opened.index().name());
         let detail = if monitor {
             "SELECT on the table without row security, or membership of pg_monitor, is needed."
@@ -29,6 +24,71 @@ pub fn check_may_inspect(opened: &OpenIndex, monitor: bool) {
         };
         Fault::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message).detail(detail).raise();
     }
+}
+
+/// Whether the user has this right on the whole table.
+fn may(table: pg_sys::Oid, right: u32) -> bool {
+    // SAFETY: a lookup; raises an ERROR if the table is gone.
+    unsafe {
+        pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), right as pg_sys::AclMode)
+            == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+/// Whether row security is in force for the user.
+fn is_filtered(table: pg_sys::Oid) -> bool {
+    // SAFETY: a lookup, which raises nothing where `noError` is set.
+    unsafe {
+        pg_sys::check_enable_rls(table, pg_sys::GetUserId(), true) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+    }
+}
+
+/// Name of a relation for a message.
+fn name_of(relation: pg_sys::Oid) -> String {
+    // SAFETY: a lookup that returns a copy, or null.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        if name.is_null() { relation.to_u32().to_string() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
+}
+
+/// Refuses callers that may not read every row of the table.
+///
+/// # Errors
+/// 42501.
+pub fn check_may_read(table: pg_sys::Oid) {
+    let denied = if !may(table, pg_sys::ACL_SELECT) {
+        "SELECT on the whole table is needed."
+    } else if is_filtered(table) {
+        "Row security is in force, so that not every row can be read."
+    } else {
+        return;
+    };
+    let message = format!("permission denied for table {}", name_of(table));
+    Fault::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message).detail(denied).raise();
+}
+
+/// Refuses callers that may not insert any row they like.
+///
+/// # Errors
+/// 42501; 0A000 with row security in force, as COPY does.
+pub(super) fn check_may_insert(table: pg_sys::Oid) {
+    if !may(table, pg_sys::ACL_INSERT) {
+        let message = format!("permission denied for table {}", name_of(table));
+        Fault::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
+            .detail("INSERT on the whole table is needed.")
+            .raise();
+    }
+    if is_filtered(table) {
+        let message = format!("row security is in force for table {}", name_of(table));
+        Fault::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message).raise();
+    }
+}
+
+/// Whether a role's code may run as the user: it is the user, a role that the user is a member of, or a superuser.
+pub fn is_trusted(role: pg_sys::Oid) -> bool {
+    // SAFETY: lookups by OID. That a superuser is a member of every role does not count here.
+    unsafe { pg_sys::superuser_arg(role) || pg_sys::is_member_of_role_nosuper(pg_sys::GetUserId(), role) }
 }
 
 /// Refuses callers that do not own the index; from version 17 on MAINTAIN on the table is enough.
@@ -59,7 +119,7 @@ pub fn check_may_maintain(opened: &OpenIndex) {
 ///
 /// # Errors
 /// 25006.
-pub fn check_not_in_recovery(function: &std::ffi::CStr) {
+pub fn check_not_in_recovery(function: &CStr) {
     // SAFETY: raises an ERROR, or does nothing.
     unsafe { pg_sys::PreventCommandDuringRecovery(function.as_ptr()) };
 }

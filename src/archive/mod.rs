@@ -1,0 +1,9 @@
+//! Archives: tables and their rows, as they are backed up and restored.
+
+#![allow(dead_code, unused_imports, reason = "the SQL functions that call this join it with the stores")]
+
+pub mod rows;
+mod sql;
+pub mod table;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;

@@ -1,0 +1,11 @@
+//! Tables as typed descriptions: made from the catalogs, and made into tables again.
+
+mod create;
+mod describe;
+mod indexes;
+mod left;
+mod resolve;
+
+pub use create::{create, set_positions};
+pub use describe::{describe, describe_index};
+pub use indexes::{create_hybrid_index, create_indexes};
