@@ -4,6 +4,9 @@
 //! bytes, which need not be stored twice. Cuts inside a range fall on blocks whose numbers are multiples of
 //! [`STEP_BLOCKS`] where rows are small, so that they seldom move when a row grows.
 
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
+
 use super::sql::with_fixed_settings;
 use crate::error::{Fault, raise};
 use crate::pg::copy::{Source, copy_from};

@@ -1,13 +1,12 @@
 //! Tables that are described, made again, and filled again.
 
 #[pgrx::pg_schema]
-mod tests {
-    use crate::archive::rows::{Chunk, LARGEST_CHUNK, RANGE_BLOCKS, load_rows, read_rows};
+pub mod tests {
+    use crate::archive::rows::{Chunk, load_rows, read_rows};
     use crate::archive::table::{create, create_hybrid_index, create_indexes, describe, set_positions};
     use crate::pg::snapshot::Snapshot;
     use archive::table::{Index, NumberingKind, Parameter, Table};
     use pgrx::prelude::*;
-    use std::process::{Child, Command};
 
     // --- what SQL calls to have errors caught ---
 
@@ -20,7 +19,9 @@ mod tests {
     fn created(description: &str, schema: &str, name: &str) -> i64 {
         let table: Table = serde_json::from_str(description).expect("a description");
         let oid = create(&table, schema, name);
-        create_indexes(&table, oid, &mut |index| drop(create_hybrid_index(index, oid, &[])));
+        create_indexes(&table, oid, &mut |index| {
+            create_hybrid_index(index, oid, &[]);
+        });
         i64::from(oid.to_u32())
     }
 
@@ -36,23 +37,23 @@ mod tests {
 
     // --- helpers ---
 
-    fn value<T: FromDatum + IntoDatum>(sql: &str) -> T {
+    pub fn value<T: FromDatum + IntoDatum>(sql: &str) -> T {
         Spi::get_one::<T>(sql).unwrap_or_else(|e| panic!("{sql}: {e}")).unwrap_or_else(|| panic!("{sql}: no value"))
     }
 
-    fn run(sql: &str) {
+    pub fn run(sql: &str) {
         Spi::run(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    fn oid(table: &str) -> pg_sys::Oid {
+    pub fn oid(table: &str) -> pg_sys::Oid {
         value(&format!("SELECT '{table}'::regclass::oid"))
     }
 
-    fn names(table: &Table) -> Vec<String> {
+    pub fn names(table: &Table) -> Vec<String> {
         table.columns.iter().map(|column| column.name.clone()).collect()
     }
 
-    fn read(table: pg_sys::Oid, columns: &[String]) -> Vec<Chunk> {
+    pub fn read(table: pg_sys::Oid, columns: &[String]) -> Vec<Chunk> {
         let snapshot = Snapshot::latest();
         let mut chunks = Vec::new();
         let rows = read_rows(table, columns, &snapshot, &mut |chunk| chunks.push(chunk));
@@ -60,30 +61,30 @@ mod tests {
         chunks
     }
 
-    fn text(chunks: &[Chunk]) -> String {
+    pub fn text(chunks: &[Chunk]) -> String {
         String::from_utf8(chunks.iter().flat_map(|chunk| &chunk.bytes).copied().collect()).expect("UTF-8")
     }
 
-    fn once(bytes: &[u8]) -> impl FnMut() -> Option<Vec<u8>> + use<> {
+    pub fn once(bytes: &[u8]) -> impl FnMut() -> Option<Vec<u8>> + use<> {
         let mut bytes = Some(bytes.to_vec());
         move || bytes.take()
     }
 
     /// Runs a statement as a subtransaction; what it raised, or "ok".
-    fn attempt(sql: &str) -> String {
+    pub fn attempt(sql: &str) -> String {
         run("CREATE OR REPLACE FUNCTION attempt(sql text) RETURNS text LANGUAGE plpgsql AS $$
              BEGIN EXECUTE sql; RETURN 'ok'; EXCEPTION WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM; END $$");
         Spi::get_one_with_args::<String>("SELECT attempt($1)", &[sql.into()]).expect("runs").expect("a text")
     }
 
-    fn attempt_create(table: &Table, schema: &str, name: &str) -> String {
+    pub fn attempt_create(table: &Table, schema: &str, name: &str) -> String {
         let json = serde_json::to_string(table).expect("JSON");
         let [json, schema, name] = [&json, schema, name].map(pgrx::spi::quote_literal::<&str>);
         attempt(&format!("SELECT tests.created({json}, {schema}, {name})"))
     }
 
     /// Restores `t` as `copy`, rows and indexes, and compares: rows, their text, the description. Returns the description.
-    fn round_trip() -> Table {
+    pub fn round_trip() -> Table {
         let source = oid("t");
         let table = describe(source);
         assert_eq!(describe(source), table, "the same twice");
@@ -94,7 +95,9 @@ mod tests {
         let mut queue = chunks.clone().into_iter().map(|chunk| chunk.bytes);
         let loaded = load_rows(copy, &columns, &mut || queue.next());
         assert_eq!(loaded, value::<i64>("SELECT count(*) FROM t") as u64);
-        create_indexes(&table, copy, &mut |index| drop(create_hybrid_index(index, copy, &[])));
+        create_indexes(&table, copy, &mut |index| {
+            create_hybrid_index(index, copy, &[]);
+        });
         set_positions(&table, copy);
         if !columns.is_empty() {
             let list = columns.iter().map(pgrx::spi::quote_identifier).collect::<Vec<_>>().join(", ");
@@ -109,7 +112,7 @@ mod tests {
     }
 
     /// The description of `copy` with the names that `t` has.
-    fn described_copy() -> Table {
+    pub fn described_copy() -> Table {
         let mut copy = describe(oid("copy"));
         copy.name = "t".into();
         copy.hybrid_indexes.iter_mut().for_each(|index| index.table = "t".into());
@@ -147,7 +150,8 @@ mod tests {
                 (8, '\N', 1.7976931348623157e308, 3.4028235e38, '5874897-12-31', '294276-12-31 23:59:59.999999', '-178000000 years', '{{1},{2}}')"#,
         );
         let table = round_trip();
-        assert_eq!(table.columns.len(), 71);
+        let columns = "SELECT count(*) FROM pg_attribute WHERE attnum > 0 AND attrelid = 't'::regclass";
+        assert_eq!(table.columns.len() as i64, value::<i64>(columns));
         let mut copy = described_copy();
         assert!(table.not_carried.iter().any(|line| line.contains("definition of type") && line.contains("mo\"od")));
         copy.not_carried.clone_from(&table.not_carried);
@@ -191,45 +195,6 @@ mod tests {
         assert!(round_trip().columns.is_empty());
     }
 
-    #[pg_test]
-    fn escapes_are_those_of_copy() {
-        run(
-            r"CREATE TABLE t (a text, b text); INSERT INTO t SELECT convert_from(decode(to_hex(i / 16) || to_hex(i % 16), 'hex'), 'UTF8'), NULL
-              FROM generate_series(1, 127) i; INSERT INTO t VALUES ('', ''), (NULL, 'x'), ('\N', '\.'), (E'\\\n', E'é\u2028')",
-        );
-        let ours = text(&read(oid("t"), &names(&describe(oid("t")))));
-        let path = std::env::temp_dir().join(format!("hybridvec-copy-{}", std::process::id()));
-        run(&format!("COPY t TO '{}'", path.display()));
-        let theirs = std::fs::read_to_string(&path).expect("COPY wrote it");
-        std::fs::remove_file(&path).expect("removed");
-        assert_eq!(ours, theirs);
-        round_trip();
-    }
-
-    #[pg_test]
-    fn random_rows_come_back() {
-        let mut state = 42u64;
-        let mut next = move |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % below
-        };
-        const PARTS: [&str; 16] =
-            ["\t", "\n", "\r", "\\", "N", ".", "'", "\"", "{", "}", ",", "NULL", "é", "🐘", "\u{b}\u{c}\u{8}", " "];
-        run("CREATE TABLE t (a text, b text[], c bytea, d jsonb, e float8, f numeric, g int)");
-        for i in 0..300 {
-            let mut word = || (0..next(6)).map(|_| PARTS[next(16) as usize]).collect::<String>();
-            let (a, b1, b2) = (word(), word(), word());
-            let c: Vec<u8> = (0..next(5)).map(|_| next(256) as u8).collect();
-            let e = f64::from_bits(next(1 << 31) << 33 | next(1 << 31));
-            let a = (next(4) > 0).then_some(a);
-            let arguments =
-                [a.into(), vec![Some(b1.clone()), None, Some(b2)].into(), c.into(), b1.into(), e.into(), i.into()];
-            let sql = "INSERT INTO t VALUES ($1, $2, $3, to_jsonb($4::text), $5, $5::text::numeric, $6)";
-            Spi::run_with_args(sql, &arguments).expect("inserted");
-        }
-        round_trip();
-    }
-
     // --- definitions ---
 
     #[pg_test]
@@ -249,7 +214,7 @@ mod tests {
             CREATE INDEX ON t USING gin (dj jsonb_path_ops); CREATE INDEX ON t USING brin (at);
             CREATE INDEX h ON t USING hybrid (v vector_cosine_ops, at, id) WITH (m = 8, recent_threshold = '3 days');
             COMMENT ON TABLE t IS 'it''s'; COMMENT ON COLUMN t.nn IS E'\\ "';
-            INSERT INTO t (nn, v, ds, dv, dn) SELECT g::text, ARRAY[g, 1, 1]::real[]::vector, g, g, g FROM generate_series(1, 7) g"#
+            INSERT INTO t (nn, v, ds, dv, dn, di) SELECT g::text, ARRAY[g, 1, 1]::real[]::vector, g, g, g, g FROM generate_series(1, 7) g"#
             .replace("STORAGE_IS", "")
             .as_str());
         let table = round_trip();
@@ -275,7 +240,7 @@ mod tests {
         assert_eq!(table.columns[3].numbering.as_ref().map(|n| n.kind), Some(NumberingKind::Serial));
         // Both give the same numbers and defaults from here on.
         run(
-            "INSERT INTO t (nn, ds, dv, dn, di) VALUES ('n', 100, 'w', 9, 1); INSERT INTO copy (nn, ds, dv, dn, di) VALUES ('n', 100, 'w', 9, 1)",
+            "INSERT INTO t (nn, ds, dv, dn, di) VALUES ('n', 100, 'w', 9, 50); INSERT INTO copy (nn, ds, dv, dn, di) VALUES ('n', 100, 'w', 9, 50)",
         );
         assert_eq!(value::<i64>("SELECT count(*) FROM (TABLE t EXCEPT ALL TABLE copy) x"), 0);
         assert_eq!(value::<i64>("SELECT count(*) FROM hybrid_check('copy_v_at_id_idx', true)"), 0);
@@ -308,14 +273,14 @@ mod tests {
         run("CREATE TABLE parent (id int PRIMARY KEY); CREATE TYPE mood AS ENUM ('x');
              CREATE TABLE t (id int PRIMARY KEY REFERENCES parent, n int CHECK (n > 0), g int GENERATED ALWAYS AS (n * 2) STORED,
                  d timestamptz DEFAULT now(), e text DEFAULT 'a' || 'b', s int DEFAULT 1 + 1, m mood, EXCLUDE USING gist (int4range(n, n) WITH &&),
-                 w text DEFAULT 'abcdef'::varchar(3), v vector(2));
+                 w text DEFAULT 'abcdef'::varchar(3), v vector(2), u vector, ts_ tsvector);
              CREATE TABLE child () INHERITS (t); CREATE TABLE away (t int REFERENCES t);
              CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
              CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
              CREATE RULE r AS ON UPDATE TO t DO ALSO NOTHING; CREATE POLICY pol ON t USING (true); ALTER TABLE t ENABLE ROW LEVEL SECURITY;
              CREATE STATISTICS st ON n, d FROM t; GRANT SELECT ON t TO pg_monitor; CREATE INDEX ex ON t ((n + 1)); CREATE INDEX pa ON t (n) WHERE n > 5;
-             CREATE INDEX hx ON t USING hybrid ((v::vector(2))); CREATE INDEX hp ON t USING hybrid (v) WHERE n > 5;
-             ALTER TABLE t ALTER n SET STATISTICS 7, REPLICA IDENTITY FULL; COMMENT ON INDEX pa IS 'why';
+             CREATE INDEX op ON t USING gist (ts_ tsvector_ops (siglen = 64)); CREATE INDEX hx ON t USING hybrid ((u::vector(2))); CREATE INDEX hp ON t USING hybrid (v) WHERE n > 5;
+             ALTER TABLE t ALTER n SET STATISTICS 7, ALTER n SET (n_distinct = 5), REPLICA IDENTITY FULL; COMMENT ON INDEX pa IS 'why';
              INSERT INTO parent VALUES (1); INSERT INTO t (id, n) VALUES (1, 3)");
         let table = describe(oid("t"));
         let all = table.not_carried.join("\n");
@@ -337,9 +302,11 @@ mod tests {
             "privileges: ",
             "index \"ex\"",
             "index \"pa\"",
+            "index \"op\"",
             "index \"hx\"",
             "index \"hp\"",
             "statistics target of column \"n\": 7",
+            "options of column \"n\": n_distinct=5",
             "replica identity full",
             "public.child",
             "public.away",
@@ -347,7 +314,7 @@ mod tests {
         ] {
             assert!(all.contains(part), "{part} is not in\n{all}");
         }
-        assert_eq!(table.not_carried.len(), 24, "{all}");
+        assert_eq!(table.not_carried.len(), 26, "{all}");
         assert!(table.hybrid_indexes.is_empty() && table.plain_indexes.is_empty());
         round_trip();
         assert_eq!(value::<i32>("SELECT g FROM copy"), 6);
@@ -414,7 +381,7 @@ mod tests {
         assert_eq!(value::<i64>("SELECT count(*) FROM t"), 1);
     }
 
-    fn attempt_as(sql: &str) -> String {
+    pub fn attempt_as(sql: &str) -> String {
         Spi::get_one_with_args::<String>("SELECT attempt($1)", &[sql.into()]).expect("runs").expect("a text")
     }
 
@@ -456,243 +423,5 @@ mod tests {
             ),
             "vector(2)"
         );
-    }
-
-    // --- hostile descriptions ---
-
-    const HOSTILE: [&str; 9] = [
-        "x\"; DROP TABLE victim; --",
-        "x'; DROP TABLE victim; --",
-        "x\\'; DROP TABLE victim; --",
-        "x); DROP TABLE victim; --",
-        "x$$; DROP TABLE victim; --",
-        "(SELECT destroy())",
-        "'||destroy()||'",
-        "int4; DROP TABLE victim",
-        "pg_sleep(10)",
-    ];
-
-    /// Every text of a description, replaced one by one.
-    fn each_text(value: &serde_json::Value, change: &mut dyn FnMut(&dyn Fn(&str) -> serde_json::Value)) {
-        fn paths(value: &serde_json::Value, path: String, all: &mut Vec<String>) {
-            match value {
-                serde_json::Value::String(_) => all.push(path),
-                serde_json::Value::Array(items) => {
-                    items.iter().enumerate().for_each(|(i, item)| paths(item, format!("{path}/{i}"), all));
-                }
-                serde_json::Value::Object(map) => map.iter().for_each(|(k, v)| paths(v, format!("{path}/{k}"), all)),
-                _ => {}
-            }
-        }
-        let mut all = Vec::new();
-        paths(value, String::new(), &mut all);
-        for path in all {
-            change(&|text| {
-                let mut changed = value.clone();
-                *changed.pointer_mut(&path).expect("the path is from it") = text.into();
-                changed
-            });
-        }
-    }
-
-    #[pg_test]
-    fn no_text_of_a_description_is_run() {
-        run("CREATE TABLE victim (a int); CREATE TABLE noise (a int);
-             CREATE FUNCTION destroy() RETURNS text LANGUAGE sql VOLATILE AS 'INSERT INTO public.noise VALUES (1) RETURNING ''1''';
-             CREATE TABLE t (id serial PRIMARY KEY, n numeric(5,2) DEFAULT 1, c text COLLATE \"C\" DEFAULT 'x', a int[], v vector(3)) WITH (fillfactor = 50);
-             CREATE INDEX ON t (c COLLATE \"POSIX\", n) INCLUDE (id) WITH (fillfactor = 60); CREATE INDEX ON t USING hybrid (v) WITH (m = 8);
-             ALTER TABLE t ALTER c SET STORAGE external; COMMENT ON TABLE t IS 'c'; COMMENT ON COLUMN t.n IS 'c'");
-        let good = serde_json::to_value(describe(oid("t"))).expect("JSON");
-        run("DROP TABLE t");
-        let (mut tried, mut made) = (0, 0);
-        each_text(&good, &mut |with| {
-            for hostile in HOSTILE {
-                let json = with(hostile);
-                // A kind of storage or of numbering that there is not does not decode.
-                if serde_json::from_value::<Table>(json.clone()).is_err() {
-                    continue;
-                }
-                let json = pgrx::spi::quote_literal(json.to_string());
-                let answer = attempt(&format!("SELECT tests.created({json}, 'public', 'copy')"));
-                assert!(!answer.starts_with("XX000") && !answer.starts_with("42601"), "{json}: {answer}");
-                tried += 1;
-                if answer == "ok" {
-                    made += 1;
-                    run("DROP TABLE copy");
-                }
-            }
-        });
-        assert!(tried > 250 && made > 30, "{tried} tried, {made} made");
-        assert_eq!(value::<i64>("SELECT count(*) FROM noise"), 0);
-        assert_eq!(value::<i64>("SELECT count(*) FROM victim"), 0);
-    }
-
-    #[pg_test]
-    fn hostile_names_are_names() {
-        for hostile in HOSTILE {
-            let quoted = pgrx::spi::quote_identifier(hostile);
-            run("CREATE TABLE t (id serial PRIMARY KEY)");
-            run(&format!(
-                "ALTER TABLE t RENAME id TO {quoted}; ALTER TABLE t RENAME CONSTRAINT t_pkey TO {quoted}; COMMENT ON TABLE t IS $q${hostile}$q$"
-            ));
-            run(&format!(
-                "CREATE TYPE {quoted} AS ENUM ('a'); ALTER TABLE t ADD b {quoted}, ADD d text DEFAULT $q${hostile}$q$; INSERT INTO t (b) VALUES ('a')"
-            ));
-            let table = round_trip();
-            assert_eq!(table.columns[0].name, hostile);
-            assert_eq!(table.columns[2].default.as_deref(), Some(hostile));
-            assert_eq!(value::<String>("SELECT obj_description('copy'::regclass)"), hostile);
-            run(&format!("DROP TABLE t, copy; DROP TYPE {quoted}"));
-        }
-    }
-
-    #[pg_test]
-    fn hostile_rows_are_values_or_errors() {
-        run("CREATE TABLE t (a int, b text)");
-        let load = |rows: &str| {
-            attempt(&format!("SELECT tests.rows_loaded('t'::regclass, '{{a,b}}', {})", pgrx::spi::quote_literal(rows)))
-        };
-        assert_eq!(load("1\t'); DROP TABLE t; --\n"), "ok");
-        assert_eq!(value::<String>("SELECT b FROM t"), "'); DROP TABLE t; --");
-        assert!(load("x\ty\n").starts_with("22P02"));
-        assert!(load("1\n").starts_with("22P04"));
-        assert!(load("1\t2\t3\n").starts_with("22P04"));
-        assert!(attempt("SELECT tests.rows_loaded('t'::regclass, '{a,gone}', ''::bytea)").starts_with("42703"));
-        let broken = r"SELECT tests.rows_loaded('t'::regclass, '{a,b}', '\x3109fffe0a')";
-        assert!(attempt(broken).starts_with("22021"));
-    }
-
-    #[pg_test]
-    fn code_of_strangers_does_not_run() {
-        run("CREATE ROLE stranger; CREATE ROLE friend; CREATE SCHEMA traps AUTHORIZATION stranger; GRANT USAGE ON SCHEMA traps TO public;
-             SET LOCAL ROLE stranger; CREATE DOMAIN traps.harmless AS int; CREATE DOMAIN traps.trap AS int CHECK (VALUE > 0);
-             CREATE TYPE traps.deep AS (a traps.trap[]); RESET ROLE;
-             CREATE TABLE a (x traps.harmless); CREATE TABLE b (x traps.trap); CREATE TABLE c (x traps.deep[])");
-        assert_eq!(attempt_create(&describe(oid("a")), "public", "copy_a"), "ok");
-        for name in ["b", "c"] {
-            let answer = attempt_create(&describe(oid(name)), "public", "copy");
-            assert_eq!(answer, "42501 type traps.trap would run code of its owner");
-        }
-    }
-
-    // --- sizes and sessions ---
-
-    #[pg_test]
-    fn wide_rows_span_chunks() {
-        run(
-            "CREATE TABLE t (id int, a text, b text); ALTER TABLE t ALTER a SET STORAGE external;
-             INSERT INTO t VALUES (1, 'x', 'y');
-             INSERT INTO t SELECT 2, repeat(md5('a') || E'\\t\\n', 3000000), 'end'; INSERT INTO t VALUES (3, 'x', 'y')",
-        );
-        let columns = names(&describe(oid("t")));
-        let chunks = read(oid("t"), &columns);
-        assert!(chunks.len() > 25, "{} chunks", chunks.len());
-        assert!(chunks.iter().all(|chunk| chunk.bytes.len() <= LARGEST_CHUNK && !chunk.blocks.is_empty()));
-        let table = describe(oid("t"));
-        let copy = create(&table, "public", "copy");
-        let mut queue = chunks.into_iter().map(|chunk| chunk.bytes);
-        assert_eq!(load_rows(copy, &columns, &mut || queue.next()), 3);
-        assert_eq!(value::<i64>("SELECT count(*) FROM (TABLE t EXCEPT ALL TABLE copy) x"), 0);
-        assert_eq!(value::<i32>("SELECT max(length(a)) FROM copy"), 34 * 3_000_000);
-    }
-
-    #[pg_test]
-    fn ranges_without_changes_give_the_same_bytes() {
-        run("CREATE TABLE t (id int, a text) WITH (fillfactor = 90); ALTER TABLE t ALTER a SET STORAGE plain;
-             INSERT INTO t SELECT g, repeat(md5(g::text), 20) FROM generate_series(1, 30000) g");
-        let columns = names(&describe(oid("t")));
-        let before = read(oid("t"), &columns);
-        assert!(before.len() >= 6, "{} chunks", before.len());
-        for pair in before.windows(2) {
-            assert!(pair[0].blocks.end <= pair[1].blocks.start, "in order, without overlap");
-        }
-        assert!(before.iter().all(|chunk| chunk.blocks.start / RANGE_BLOCKS == (chunk.blocks.end - 1) / RANGE_BLOCKS));
-        assert_eq!(read(oid("t"), &columns), before);
-        run("UPDATE t SET a = upper(a) WHERE id = 5; DELETE FROM t WHERE id = 6");
-        let after = read(oid("t"), &columns);
-        let new = after.iter().filter(|chunk| !before.contains(chunk)).count();
-        assert!(new <= 2, "{new} of {} chunks are new", after.len());
-    }
-
-    /// A session of its own.
-    fn session(sql: &str) -> Child {
-        let psql = format!("{}/psql", value::<String>("SELECT setting FROM pg_config WHERE name = 'BINDIR'"));
-        let directory = value::<String>("SELECT split_part(current_setting('unix_socket_directories'), ',', 1)");
-        let (port, database) = (value::<String>("SHOW port"), value::<String>("SELECT current_database()::text"));
-        let user = value::<String>("SELECT session_user::text");
-        Command::new(psql)
-            .args([
-                "-X",
-                "-q",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-h",
-                &directory,
-                "-p",
-                &port,
-                "-U",
-                &user,
-                "-d",
-                &database,
-                "-c",
-                sql,
-            ])
-            .spawn()
-            .expect("psql runs")
-    }
-
-    fn in_session(sql: &str) {
-        assert!(session(sql).wait().expect("psql ends").success(), "{sql}");
-    }
-
-    #[pg_test]
-    fn a_snapshot_is_one_moment() {
-        in_session(
-            "DROP TABLE IF EXISTS shared_rows; CREATE TABLE shared_rows (id int, a text);
-                    ALTER TABLE shared_rows ALTER a SET STORAGE plain;
-                    INSERT INTO shared_rows SELECT g, repeat('x', 1000) FROM generate_series(1, 8000) g",
-        );
-        let columns = names(&describe(oid("shared_rows")));
-        let before = text(&read(oid("shared_rows"), &columns));
-        let snapshot = Snapshot::latest();
-        let (mut chunks, mut disturbed) = (Vec::new(), false);
-        read_rows(oid("shared_rows"), &columns, &snapshot, &mut |chunk| {
-            chunks.push(chunk);
-            if !std::mem::replace(&mut disturbed, true) {
-                in_session("INSERT INTO shared_rows SELECT g, 'new' FROM generate_series(1, 100) g;
-                            UPDATE shared_rows SET a = 'changed' WHERE id % 2 = 0; DELETE FROM shared_rows WHERE id % 3 = 0; VACUUM shared_rows");
-            }
-        });
-        assert!(chunks.len() > 1);
-        assert!(text(&chunks) == before, "what others did meanwhile is not seen");
-        assert_ne!(text(&read(oid("shared_rows"), &columns)), before, "but it was done");
-    }
-
-    #[pg_test]
-    fn transfers_between_rows_are_seen_whole_or_not() {
-        in_session("DROP TABLE IF EXISTS accounts; CREATE TABLE accounts (id int PRIMARY KEY, balance int) WITH (fillfactor = 20);
-                    INSERT INTO accounts SELECT g, 100 FROM generate_series(0, 499) g");
-        let mut writer = session(
-            "DO $$ BEGIN FOR i IN 1..2000 LOOP
-                 UPDATE accounts SET balance = balance - 7 WHERE id = i % 500;
-                 UPDATE accounts SET balance = balance + 7 WHERE id = (i * 31 + 1) % 500;
-                 COMMIT;
-             END LOOP; END $$",
-        );
-        let columns = names(&describe(oid("accounts")));
-        let (mut reads, mut seen) = (0, std::collections::HashSet::new());
-        loop {
-            let ended = writer.try_wait().expect("psql");
-            let rows = text(&read(oid("accounts"), &columns));
-            let balances: Vec<i64> = rows.lines().filter_map(|line| line.split('\t').nth(1)?.parse().ok()).collect();
-            assert_eq!((balances.len(), balances.iter().sum::<i64>()), (500, 50_000));
-            seen.insert(rows);
-            reads += 1;
-            if let Some(status) = ended {
-                assert!(status.success());
-                break;
-            }
-        }
-        assert!(reads > 1 && seen.len() > 1, "{reads} reads saw {} states", seen.len());
     }
 }

@@ -135,7 +135,8 @@ pub fn type_arguments(of: Oid, input: Oid, output: Oid, modifier: i32) -> Option
     let arguments = if of == pg_sys::INTERVALOID {
         interval_arguments(modifier)
     } else if output == Oid::INVALID {
-        return None;
+        // PostgreSQL shows the number itself.
+        vec![modifier.to_string()]
     } else {
         // SAFETY: a type's modifier output function takes an integer and returns a C string.
         let shown = unsafe {

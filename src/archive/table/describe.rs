@@ -326,7 +326,8 @@ fn indexes(table: Oid, carried: &[&String], not_carried: &mut Vec<String>) -> In
         "SELECT i.indexrelid::oid::text, c.relname::text, m.amname::text, con.contype::text, con.condeferrable::text,
              con.condeferred::text, i.indisunique::text, i.indnullsnotdistinct::text,
              (i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-              AND NOT EXISTS (SELECT FROM pg_attribute x WHERE x.attrelid = i.indexrelid AND x.attoptions IS NOT NULL)
+              AND NOT EXISTS (SELECT FROM pg_attribute x, unnest(x.attoptions) o
+                  WHERE x.attrelid = i.indexrelid AND NOT starts_with(o, 'pg_attver='))
               AND NOT EXISTS (SELECT FROM pg_constraint x WHERE x.oid = con.oid AND to_jsonb(x) -> 'conperiod' = 'true'))::text,
              pg_get_indexdef(i.indexrelid),
              (SELECT json_agg(json_build_array(o.option_name, o.option_value) ORDER BY o.option_name)::text

@@ -65,6 +65,9 @@ const RIGHTS: &str = "
     WHERE classoid = 'pg_class'::regclass AND objoid = $1";
 
 /// Where and how the table is kept, what is said of its parts.
+///
+/// `pg_attver` is no option of anybody's: minor releases from 15.20 on keep a column's version there (pg_attribute.h,
+/// `ATTRIBUTE_VERSION_ATTOPTION`). It is another number in every table, so it would make no two descriptions equal.
 const DETAILS: &str = "
     SELECT format('tablespace \"%s\"', s.spcname) FROM pg_class c JOIN pg_tablespace s ON s.oid = c.reltablespace
     WHERE c.oid = $1
@@ -77,8 +80,9 @@ const DETAILS: &str = "
     UNION ALL
     SELECT format('clustering on index %s', indexrelid::regclass) FROM pg_index WHERE indrelid = $1 AND indisclustered
     UNION ALL
-    SELECT format('options of column \"%s\": %s', attname, attoptions) FROM pg_attribute
-    WHERE attrelid = $1 AND attoptions IS NOT NULL AND NOT attisdropped
+    SELECT format('options of column \"%s\": %s', attname, string_agg(o, ', ' ORDER BY o))
+    FROM pg_attribute, unnest(attoptions) o
+    WHERE attrelid = $1 AND NOT attisdropped AND NOT starts_with(o, 'pg_attver=') GROUP BY attname
     UNION ALL
     SELECT format('statistics target of column \"%s\": %s', attname, attstattarget) FROM pg_attribute
     WHERE attrelid = $1 AND attnum > 0 AND attstattarget >= 0 AND NOT attisdropped
