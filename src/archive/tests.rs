@@ -238,13 +238,20 @@ pub mod tests {
         assert_eq!(copy, table);
         assert_eq!(table.plain_indexes.len(), 5);
         assert_eq!(table.columns[3].numbering.as_ref().map(|n| n.kind), Some(NumberingKind::Serial));
-        // Both give the same numbers and defaults from here on.
+        // Both give the same numbers and defaults from here on, but for those of a sequence with a cache: what a session
+        // has fetched and not used is skipped.
         run(
             "INSERT INTO t (nn, ds, dv, dn, di) VALUES ('n', 100, 'w', 9, 50); INSERT INTO copy (nn, ds, dv, dn, di) VALUES ('n', 100, 'w', 9, 50)",
         );
-        assert_eq!(value::<i64>("SELECT count(*) FROM (TABLE t EXCEPT ALL TABLE copy) x"), 0);
+        assert_eq!(
+            value::<i64>(
+                "SELECT count(*) FROM (SELECT to_jsonb(t) - 'id' FROM t EXCEPT ALL SELECT to_jsonb(c) - 'id' FROM copy c) x"
+            ),
+            0
+        );
         assert_eq!(value::<i64>("SELECT count(*) FROM hybrid_check('copy_v_at_id_idx', true)"), 0);
         assert_eq!(value::<i64>("SELECT max(bs) FROM copy"), 84);
+        assert_eq!(value::<String>("SELECT max(t.id) || ' ' || max(c.id) FROM t, copy c"), "45 55");
     }
 
     #[pg_test]
