@@ -2,8 +2,8 @@
 
 #![allow(dead_code, unused_imports, reason = "the SQL functions that call this join it with the stores")]
 
+#[cfg(any(test, feature = "pg_test"))]
+mod roundtrip;
 pub mod rows;
 mod sql;
 pub mod table;
-#[cfg(any(test, feature = "pg_test"))]
-mod tests;

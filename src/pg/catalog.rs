@@ -1,4 +1,4 @@
-//! What the catalogs keep in forms of their own: type modifiers and stored expressions. And the parser, to count statements.
+//! What the catalogs keep in forms of their own: type modifiers, stored expressions. And the parser, to count statements.
 
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, CString, c_int};

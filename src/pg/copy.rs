@@ -66,13 +66,14 @@ unsafe extern "C-unwind" fn read(buffer: *mut c_void, _least: c_int, most: c_int
 /// columns are taken as they are. Returns how many rows there were.
 ///
 /// # Errors
-/// 42501 without INSERT on the table, 0A000 with row security in force, 25006 in a read-only transaction, and what COPY and
-/// the table's constraints raise.
+/// 42501 without INSERT on the table, 0A000 with row security in force, 25006 in a read-only transaction, and what
+/// COPY and the table's constraints raise.
 pub fn copy_from(table: pg_sys::Oid, columns: &[String], source: &mut Source) -> u64 {
     super::rights::check_may_insert(table);
     let mut reader = Reader { source, bytes: Vec::new(), used: 0 };
-    // SAFETY: as the apply worker of logical replication does it: the table is open and locked as COPY locks it, and is the
-    // first entry of the range table; rights were checked above. All lists are made in the current context, which outlives the COPY.
+    // SAFETY: as the apply worker of logical replication does it: the table is open and locked as COPY locks it, and is
+    // the first entry of the range table; rights were checked above. All lists are made in the current context, which
+    // outlives the COPY.
     unsafe {
         pg_sys::PreventCommandIfReadOnly(c"COPY FROM".as_ptr());
         pg_sys::PreventCommandIfParallelMode(c"COPY FROM".as_ptr());

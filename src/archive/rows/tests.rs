@@ -2,9 +2,9 @@
 
 #[pgrx::pg_schema]
 mod tests {
+    use crate::archive::roundtrip::tests::{attempt, names, oid, once, read, round_trip, run, text, value};
     use crate::archive::rows::{Cutter, LARGEST_CHUNK, LONGEST_LINE, RANGE_BLOCKS, load_rows, read_rows};
     use crate::archive::table::{create, describe};
-    use crate::archive::tests::tests::{attempt, names, oid, once, read, round_trip, run, text, value};
     use crate::pg::rows::RowVisitor;
     use crate::pg::snapshot::Snapshot;
     use ann::shape::HeapTid;
@@ -13,10 +13,10 @@ mod tests {
 
     #[pg_test]
     fn escapes_are_those_of_copy() {
-        run(
-            r"CREATE TABLE t (a text, b text); INSERT INTO t SELECT convert_from(decode(to_hex(i / 16) || to_hex(i % 16), 'hex'), 'UTF8'), NULL
-              FROM generate_series(1, 127) i; INSERT INTO t VALUES ('', ''), (NULL, 'x'), ('\N', '\.'), (E'\\\n', E'é\u2028')",
-        );
+        run(r"CREATE TABLE t (a text, b text); INSERT INTO t SELECT convert_from(decode(to_hex(i / 16) || to_hex(i %
+                16), 'hex'), 'UTF8'), NULL
+              FROM generate_series(1, 127) i; INSERT INTO t VALUES ('', ''), (NULL, 'x'), ('\N', '\.'), (E'\\\n',
+                  E'é\u2028')");
         let ours = text(&read(oid("t"), &names(&describe(oid("t")))));
         let path = std::env::temp_dir().join(format!("hybridvec-copy-{}", std::process::id()));
         run(&format!("COPY t TO '{}'", path.display()));
@@ -134,8 +134,11 @@ mod tests {
         read_rows(oid("shared_rows"), &columns, &snapshot, &mut |chunk| {
             chunks.push(chunk);
             if !std::mem::replace(&mut disturbed, true) {
-                in_session("INSERT INTO shared_rows SELECT g, 'new' FROM generate_series(1, 100) g;
-                            UPDATE shared_rows SET a = 'changed' WHERE id % 2 = 0; DELETE FROM shared_rows WHERE id % 3 = 0");
+                in_session(
+                    "INSERT INTO shared_rows SELECT g, 'new' FROM generate_series(1, 100) g;
+                            UPDATE shared_rows SET a = 'changed' WHERE id % 2 = 0;
+                                DELETE FROM shared_rows WHERE id % 3 = 0",
+                );
                 in_session("VACUUM shared_rows");
             }
         });
@@ -146,8 +149,11 @@ mod tests {
 
     #[pg_test]
     fn transfers_between_rows_are_seen_whole_or_not() {
-        in_session("DROP TABLE IF EXISTS accounts; CREATE TABLE accounts (id int PRIMARY KEY, balance int) WITH (fillfactor = 20);
-                    INSERT INTO accounts SELECT g, 100 FROM generate_series(0, 499) g");
+        in_session(
+            "DROP TABLE IF EXISTS accounts; CREATE TABLE accounts (id int PRIMARY KEY,
+            balance int) WITH (fillfactor = 20);
+                    INSERT INTO accounts SELECT g, 100 FROM generate_series(0, 499) g",
+        );
         let mut writer = session(
             "DO $$ BEGIN FOR i IN 1..2000 LOOP
                  UPDATE accounts SET balance = balance - 7 WHERE id = i % 500;

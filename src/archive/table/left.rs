@@ -17,9 +17,11 @@ const CONSTRAINTS: &str = "
     SELECT CASE contype WHEN 'c' THEN 'check constraint' WHEN 'f' THEN 'foreign key' WHEN 't' THEN 'constraint trigger'
                WHEN 'n' THEN 'not-null constraint that is not valid' ELSE 'constraint' END
            || format(' \"%s\": %s', conname, pg_get_constraintdef(oid))
-    FROM pg_constraint WHERE conrelid = $1 AND (contype NOT IN ('p', 'u', 'x', 'n', 't') OR contype = 'n' AND NOT convalidated)
+    FROM pg_constraint WHERE conrelid = $1
+        AND (contype NOT IN ('p', 'u', 'x', 'n', 't') OR contype = 'n' AND NOT convalidated)
     UNION ALL
-    SELECT format('foreign key \"%s\" of table %s to this table: %s', conname, conrelid::regclass, pg_get_constraintdef(oid))
+    SELECT format('foreign key \"%s\" of table %s to this table: %s', conname, conrelid::regclass,
+        pg_get_constraintdef(oid))
     FROM pg_constraint WHERE confrelid = $1 AND conrelid <> $1 AND contype = 'f'";
 
 /// Triggers, rules, policies, extended statistics.
@@ -44,7 +46,8 @@ const RELATIVES: &str = "
                   inhparent::regclass, pg_get_expr(relpartbound, oid))
     FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhrelid = $1
     UNION ALL
-    SELECT format('rows of table %s, which inherits from this table', inhrelid::regclass) FROM pg_inherits WHERE inhparent = $1
+    SELECT format('rows of table %s, which inherits from this table', inhrelid::regclass)
+    FROM pg_inherits WHERE inhparent = $1
     UNION ALL
     SELECT format('being a table of type %s', reloftype::regtype) FROM pg_class WHERE oid = $1 AND reloftype <> 0
     UNION ALL
@@ -72,7 +75,8 @@ const DETAILS: &str = "
     SELECT format('tablespace \"%s\"', s.spcname) FROM pg_class c JOIN pg_tablespace s ON s.oid = c.reltablespace
     WHERE c.oid = $1
     UNION ALL
-    SELECT format('replica identity %s', CASE relreplident WHEN 'f' THEN 'full' WHEN 'n' THEN 'nothing' ELSE 'using an index' END)
+    SELECT format('replica identity %s', CASE relreplident WHEN 'f' THEN 'full' WHEN 'n' THEN 'nothing'
+        ELSE 'using an index' END)
     FROM pg_class WHERE oid = $1 AND relreplident <> 'd'
     UNION ALL
     SELECT format('storage parameters of the TOAST table: %s', t.reloptions) FROM pg_class c

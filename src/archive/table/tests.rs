@@ -2,8 +2,8 @@
 
 #[pgrx::pg_schema]
 mod tests {
+    use crate::archive::roundtrip::tests::{attempt, attempt_create, oid, round_trip, run, value};
     use crate::archive::table::describe;
-    use crate::archive::tests::tests::{attempt, attempt_create, oid, round_trip, run, value};
     use archive::table::Table;
     use pgrx::prelude::*;
 
@@ -50,9 +50,12 @@ mod tests {
     #[pg_test]
     fn no_text_of_a_description_is_run() {
         run("CREATE TABLE victim (a int); CREATE TABLE noise (a int);
-             CREATE FUNCTION destroy() RETURNS text LANGUAGE sql VOLATILE AS 'INSERT INTO public.noise VALUES (1) RETURNING ''1''';
-             CREATE TABLE t (id serial PRIMARY KEY, n numeric(5,2) DEFAULT 1, c text COLLATE \"C\" DEFAULT 'x', a int[], v vector(3)) WITH (fillfactor = 50);
-             CREATE INDEX ON t (c COLLATE \"POSIX\", n) INCLUDE (id) WITH (fillfactor = 60); CREATE INDEX ON t USING hybrid (v) WITH (m = 8);
+             CREATE FUNCTION destroy() RETURNS text LANGUAGE sql VOLATILE AS
+                 'INSERT INTO public.noise VALUES (1) RETURNING ''1''';
+             CREATE TABLE t (id serial PRIMARY KEY, n numeric(5,2) DEFAULT 1, c text COLLATE \"C\" DEFAULT 'x',
+                 a int[], v vector(3)) WITH (fillfactor = 50);
+             CREATE INDEX ON t (c COLLATE \"POSIX\", n) INCLUDE (id) WITH (fillfactor = 60);
+                 CREATE INDEX ON t USING hybrid (v) WITH (m = 8);
              ALTER TABLE t ALTER c SET STORAGE external; COMMENT ON TABLE t IS 'c'; COMMENT ON COLUMN t.n IS 'c'");
         let good = serde_json::to_value(describe(oid("t"))).expect("JSON");
         run("DROP TABLE t");
@@ -85,10 +88,12 @@ mod tests {
             let quoted = pgrx::spi::quote_identifier(hostile);
             run("CREATE TABLE t (id serial PRIMARY KEY)");
             run(&format!(
-                "ALTER TABLE t RENAME id TO {quoted}; ALTER TABLE t RENAME CONSTRAINT t_pkey TO {quoted}; COMMENT ON TABLE t IS $q${hostile}$q$"
+                "ALTER TABLE t RENAME id TO {quoted}; ALTER TABLE t RENAME CONSTRAINT t_pkey TO {quoted};
+                    COMMENT ON TABLE t IS $q${hostile}$q$"
             ));
             run(&format!(
-                "CREATE TYPE {quoted} AS ENUM ('a'); ALTER TABLE t ADD b {quoted}, ADD d text DEFAULT $q${hostile}$q$; INSERT INTO t (b) VALUES ('a')"
+                "CREATE TYPE {quoted} AS ENUM ('a'); ALTER TABLE t ADD b {quoted}, ADD d text DEFAULT $q${hostile}$q$;
+                    INSERT INTO t (b) VALUES ('a')"
             ));
             let table = round_trip();
             assert_eq!(table.columns[0].name, hostile);
@@ -116,8 +121,10 @@ mod tests {
 
     #[pg_test]
     fn code_of_strangers_does_not_run() {
-        run("CREATE ROLE stranger; CREATE ROLE friend; CREATE SCHEMA traps AUTHORIZATION stranger; GRANT USAGE ON SCHEMA traps TO public;
-             SET LOCAL ROLE stranger; CREATE DOMAIN traps.harmless AS int; CREATE DOMAIN traps.trap AS int CHECK (VALUE > 0);
+        run("CREATE ROLE stranger; CREATE ROLE friend; CREATE SCHEMA traps AUTHORIZATION stranger;
+            GRANT USAGE ON SCHEMA traps TO public;
+             SET LOCAL ROLE stranger; CREATE DOMAIN traps.harmless AS int;
+                 CREATE DOMAIN traps.trap AS int CHECK (VALUE > 0);
              CREATE TYPE traps.deep AS (a traps.trap[]); RESET ROLE;
              CREATE TABLE a (x traps.harmless); CREATE TABLE b (x traps.trap); CREATE TABLE c (x traps.deep[])");
         assert_eq!(attempt_create(&describe(oid("a")), "public", "copy_a"), "ok");

@@ -83,7 +83,8 @@ pub mod tests {
         attempt(&format!("SELECT tests.created({json}, {schema}, {name})"))
     }
 
-    /// Restores `t` as `copy`, rows and indexes, and compares: rows, their text, the description. Returns the description.
+    /// Restores `t` as `copy`, rows and indexes, and compares: rows, their text, the description. Returns the
+    /// description.
     pub fn round_trip() -> Table {
         let source = oid("t");
         let table = describe(source);
@@ -126,29 +127,40 @@ pub mod tests {
         run(r#"CREATE SCHEMA "a b"; CREATE TYPE "a b"."mo""od" AS ENUM ('fine', 'so, so', 'b"ad');
             CREATE TYPE pair AS (a int, b text); CREATE DOMAIN small AS int CHECK (VALUE < 1000);
             CREATE TYPE floats AS RANGE (subtype = float8);
-            CREATE TABLE t (i2 smallint, i4 int NOT NULL, i8 bigint, n numeric, n2 numeric(10,2), n3 numeric(4,-2), f4 real,
+            CREATE TABLE t (i2 smallint, i4 int NOT NULL, i8 bigint, n numeric, n2 numeric(10,2), n3 numeric(4,-2),
+                f4 real,
                 f8 double precision, m money, c "char", c5 char(5), v varchar(7), s text, na name, b bytea, bo bool,
-                d date, ti time(3), tz timetz(2), ts timestamp(1), tstz timestamptz, iv interval, ivd interval day to second(3),
-                ivy interval year, u uuid, j json, jb jsonb, jp jsonpath, x xml, bi bit(3), vb varbit(9), inet_ inet, ci cidr, ma macaddr,
-                ma8 macaddr8, p point, l line, ls lseg, bx box, pa path, po polygon, ci_ circle, tsv tsvector, tsq tsquery,
+                d date, ti time(3), tz timetz(2), ts timestamp(1), tstz timestamptz, iv interval,
+                    ivd interval day to second(3),
+                ivy interval year, u uuid, j json, jb jsonb, jp jsonpath, x xml, bi bit(3), vb varbit(9), inet_ inet,
+                    ci cidr, ma macaddr,
+                ma8 macaddr8, p point, l line, ls lseg, bx box, pa path, po polygon, ci_ circle, tsv tsvector,
+                    tsq tsquery,
                 ls_ pg_lsn, xid8_ xid8, o oid, rc regclass, rt regtype, i4r int4range, nr nummultirange, tsr tstzrange,
-                ia int[], ta text[][], na2 numeric(5,1)[], e "a b"."mo""od", ea "a b"."mo""od"[], co pair, coa pair[], dom small, doma small[],
+                ia int[], ta text[][], na2 numeric(5,1)[], e "a b"."mo""od", ea "a b"."mo""od"[], co pair, coa pair[],
+                    dom small, doma small[],
                 fr floats, ve vector(3), vea vector[], iva int2vector, "weird ""name" text)"#);
-        run(
-            r#"INSERT INTO t VALUES (-32768, 1, 9223372036854775807, 'NaN', 12345678.91, 123456, 'Infinity', '-Infinity',
+        run(r#"INSERT INTO t VALUES (-32768, 1, 9223372036854775807, 'NaN', 12345678.91, 123456, 'Infinity',
+                '-Infinity',
             12.34, 'x', 'ab', 'a b', E'tab\t nl\n cr\r bs\\ b\b f\f v\v end \\. \\N é 漢 🐘 ', 'name', '\x00ff5c0a', true,
-            '0044-03-15 BC', '23:59:59.123', '10:00:00.12+05:30', 'infinity', '2020-01-01 00:00:00.123456-08', '-1 year -2 days -03:04:05.6',
-            '1 02:03:04.5678', '5 years', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '{"a" :  1, "a":2}', '{"b":[1,null,"\t"]}', '$.a[*] ? (@ > 1)',
+            '0044-03-15 BC', '23:59:59.123', '10:00:00.12+05:30', 'infinity', '2020-01-01 00:00:00.123456-08',
+                '-1 year -2 days -03:04:05.6',
+            '1 02:03:04.5678', '5 years', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '{"a" :  1, "a":2}',
+                '{"b":[1,null,"\t"]}', '$.a[*] ? (@ > 1)',
             '<a b="c">d</a>', B'101', B'10', '10.0.0.1/8', '10.0.0.0/8', '08:00:2b:01:02:03', '08:00:2b:01:02:03:04:05',
-            '(1.1,2e-300)', '{1,2,3}', '[(1,2),(3,4)]', '((1,2),(3,4))', '[(1,1),(2,2)]', '((1,1),(2,2),(3,1))', '<(1,2),3>',
-            'a:1A b:2', 'a & !b', '16/B374D848', '18446744073709551615', 4294967295, 'pg_class', 'int4', '[1,5)', '{[1,2),[3,)}', '[2020-01-01,infinity)',
-            '{1,NULL,3}', '{{a,"b,\"\\"},{NULL,"NULL"}}', '{1.1,NaN}', 'b"ad', '{fine,"so, so"}', '(1,"x,\"")', ARRAY['(2,)','(,"")']::pair[], 7, '{1,2}',
+            '(1.1,2e-300)', '{1,2,3}', '[(1,2),(3,4)]', '((1,2),(3,4))', '[(1,1),(2,2)]', '((1,1),(2,2),(3,1))',
+                '<(1,2),3>',
+            'a:1A b:2', 'a & !b', '16/B374D848', '18446744073709551615', 4294967295, 'pg_class', 'int4', '[1,5)',
+                '{[1,2),[3,)}', '[2020-01-01,infinity)',
+            '{1,NULL,3}', '{{a,"b,\"\\"},{NULL,"NULL"}}', '{1.1,NaN}', 'b"ad', '{fine,"so, so"}', '(1,"x,\"")',
+                ARRAY['(2,)','(,"")']::pair[], 7, '{1,2}',
             '[0.1,0.30000000000000004)', '[1,2.5,-1e-30]', '{"[1,2]","[3]"}', '1 2 3', '"quo''ted"\N');
             INSERT INTO t (i4) SELECT g FROM generate_series(2, 5) g;
             INSERT INTO t (i4, s, f8, f4, d, tstz, iv, ia) VALUES
-                (6, '', 0.1, 1e-45, 'infinity', '-infinity', '0', '[2:3]={4,5}'), (7, '\.', '-0', 'NaN', '4713-01-01 BC', 'infinity', '178000000 years', '{}'),
-                (8, '\N', 1.7976931348623157e308, 3.4028235e38, '5874897-12-31', '294276-12-31 23:59:59.999999', '-178000000 years', '{{1},{2}}')"#,
-        );
+                (6, '', 0.1, 1e-45, 'infinity', '-infinity', '0', '[2:3]={4,5}'), (7, '\.', '-0', 'NaN',
+                    '4713-01-01 BC', 'infinity', '178000000 years', '{}'),
+                (8, '\N', 1.7976931348623157e308, 3.4028235e38, '5874897-12-31', '294276-12-31 23:59:59.999999',
+                    '-178000000 years', '{{1},{2}}')"#);
         let table = round_trip();
         let columns = "SELECT count(*) FROM pg_attribute WHERE attnum > 0 AND attrelid = 't'::regclass";
         assert_eq!(table.columns.len() as i64, value::<i64>(columns));
@@ -167,11 +179,14 @@ pub mod tests {
     #[pg_test]
     fn settings_of_the_session_change_nothing() {
         run("CREATE TABLE t (d date, ts timestamptz, i interval, f float8, b bytea, a text[], m money, r regclass);
-             INSERT INTO t VALUES ('2020-02-01', now(), '-1 day -02:03', 0.1::float8 + 0.2, '\\x5c00', '{NULL,x}', 1.5, 't')");
+             INSERT INTO t VALUES ('2020-02-01', now(), '-1 day -02:03', 0.1::float8 + 0.2, '\\x5c00', '{NULL,x}',
+                 1.5, 't')");
         let columns = names(&describe(oid("t")));
         let before = text(&read(oid("t"), &columns));
-        run("SET LOCAL DateStyle = 'German, DMY'; SET LOCAL IntervalStyle = 'sql_standard'; SET LOCAL extra_float_digits = -5;
-             SET LOCAL bytea_output = 'escape'; SET LOCAL array_nulls = off; SET LOCAL TimeZone = 'Asia/Kolkata'; SET LOCAL client_encoding = 'LATIN1'");
+        run("SET LOCAL DateStyle = 'German, DMY'; SET LOCAL IntervalStyle = 'sql_standard';
+            SET LOCAL extra_float_digits = -5;
+             SET LOCAL bytea_output = 'escape'; SET LOCAL array_nulls = off; SET LOCAL TimeZone = 'Asia/Kolkata';
+                 SET LOCAL client_encoding = 'LATIN1'");
         assert_eq!(text(&read(oid("t"), &columns)), before);
         round_trip();
         assert_eq!(value::<String>("SHOW DateStyle"), "German, DMY");
@@ -201,20 +216,26 @@ pub mod tests {
     fn definitions_come_back() {
         run(r#"CREATE UNLOGGED TABLE t (
                 id bigint GENERATED ALWAYS AS IDENTITY (START 10 INCREMENT 5 MAXVALUE 1000 CACHE 3 CYCLE) PRIMARY KEY,
-                bd int GENERATED BY DEFAULT AS IDENTITY, se serial, bs bigserial, ss smallserial, nn text NOT NULL, co text COLLATE "C",
-                di int DEFAULT 42, dn numeric(10,3) DEFAULT -1.5, dt text DEFAULT E'it''s \\ a "default"', dv varchar(20) DEFAULT 'v',
-                db bool DEFAULT true, df float8 DEFAULT 0.5, dj jsonb DEFAULT '{}', da int[] DEFAULT '{1,2}', ds smallint DEFAULT 3,
+                bd int GENERATED BY DEFAULT AS IDENTITY, se serial, bs bigserial, ss smallserial, nn text NOT NULL,
+                    co text COLLATE "C",
+                di int DEFAULT 42, dn numeric(10,3) DEFAULT -1.5, dt text DEFAULT E'it''s \\ a "default"',
+                    dv varchar(20) DEFAULT 'v',
+                db bool DEFAULT true, df float8 DEFAULT 0.5, dj jsonb DEFAULT '{}', da int[] DEFAULT '{1,2}',
+                    ds smallint DEFAULT 3,
                 dtz timestamptz DEFAULT '2020-01-01 00:00:00+00', div interval DEFAULT '1 day', dnull int DEFAULT NULL,
-                ex text STORAGE_IS, v vector(3), at timestamptz, UNIQUE (di, dt), CONSTRAINT later UNIQUE (ds) INCLUDE (db) DEFERRABLE INITIALLY DEFERRED,
+                ex text STORAGE_IS, v vector(3), at timestamptz, UNIQUE (di, dt),
+                    CONSTRAINT later UNIQUE (ds) INCLUDE (db) DEFERRABLE INITIALLY DEFERRED,
                 CONSTRAINT same UNIQUE NULLS NOT DISTINCT (dv)) WITH (fillfactor = 70, autovacuum_enabled = off);
             ALTER TABLE t ALTER ex SET STORAGE external, ALTER dt SET COMPRESSION pglz;
             ALTER SEQUENCE t_bs_seq START 100 MINVALUE -5 RESTART 77;
-            CREATE INDEX ON t (nn COLLATE "C" text_pattern_ops DESC, di NULLS FIRST) INCLUDE (dt) WITH (fillfactor = 50);
+            CREATE INDEX ON t (nn COLLATE "C" text_pattern_ops DESC,
+                di NULLS FIRST) INCLUDE (dt) WITH (fillfactor = 50);
             CREATE UNIQUE INDEX u ON t (dn DESC NULLS LAST) NULLS NOT DISTINCT; CREATE INDEX ON t USING hash (nn);
             CREATE INDEX ON t USING gin (dj jsonb_path_ops); CREATE INDEX ON t USING brin (at);
             CREATE INDEX h ON t USING hybrid (v vector_cosine_ops, at, id) WITH (m = 8, recent_threshold = '3 days');
             COMMENT ON TABLE t IS 'it''s'; COMMENT ON COLUMN t.nn IS E'\\ "';
-            INSERT INTO t (nn, v, ds, dv, dn, di) SELECT g::text, ARRAY[g, 1, 1]::real[]::vector, g, g, g, g FROM generate_series(1, 7) g"#
+            INSERT INTO t (nn, v, ds, dv, dn, di) SELECT g::text, ARRAY[g, 1, 1]::real[]::vector, g, g, g,
+                g FROM generate_series(1, 7) g"#
             .replace("STORAGE_IS", "")
             .as_str());
         let table = round_trip();
@@ -238,14 +259,15 @@ pub mod tests {
         assert_eq!(copy, table);
         assert_eq!(table.plain_indexes.len(), 5);
         assert_eq!(table.columns[3].numbering.as_ref().map(|n| n.kind), Some(NumberingKind::Serial));
-        // Both give the same numbers and defaults from here on, but for those of a sequence with a cache: what a session
+        // Both give the same numbers and defaults from here on, but for those of a sequence with a cache: what a
+        // session
         // has fetched and not used is skipped.
-        run(
-            "INSERT INTO t (nn, ds, dv, dn, di) VALUES ('n', 100, 'w', 9, 50); INSERT INTO copy (nn, ds, dv, dn, di) VALUES ('n', 100, 'w', 9, 50)",
-        );
+        run("INSERT INTO t (nn, ds, dv, dn, di) VALUES ('n', 100, 'w', 9, 50); INSERT INTO copy (nn, ds, dv, dn,
+                di) VALUES ('n', 100, 'w', 9, 50)");
         assert_eq!(
             value::<i64>(
-                "SELECT count(*) FROM (SELECT to_jsonb(t) - 'id' FROM t EXCEPT ALL SELECT to_jsonb(c) - 'id' FROM copy c) x"
+                "SELECT count(*) FROM (SELECT to_jsonb(t) - 'id' FROM t EXCEPT ALL SELECT to_jsonb(c) - 'id' FROM copy
+                    c) x"
             ),
             0
         );
@@ -256,7 +278,8 @@ pub mod tests {
 
     #[pg_test]
     fn names_are_kept_where_they_are_free() {
-        run("CREATE SCHEMA other; CREATE TABLE t (id int CONSTRAINT pk PRIMARY KEY, v vector(2)); CREATE INDEX plain ON t (id);
+        run("CREATE SCHEMA other; CREATE TABLE t (id int CONSTRAINT pk PRIMARY KEY, v vector(2));
+            CREATE INDEX plain ON t (id);
              CREATE INDEX hyb ON t USING hybrid (v)");
         let table = describe(oid("t"));
         let copy = create(&table, "other", "t");
@@ -278,16 +301,22 @@ pub mod tests {
     #[pg_test]
     fn what_is_not_carried_is_named() {
         run("CREATE TABLE parent (id int PRIMARY KEY); CREATE TYPE mood AS ENUM ('x');
-             CREATE TABLE t (id int PRIMARY KEY REFERENCES parent, n int CHECK (n > 0), g int GENERATED ALWAYS AS (n * 2) STORED,
-                 d timestamptz DEFAULT now(), e text DEFAULT 'a' || 'b', s int DEFAULT 1 + 1, m mood, EXCLUDE USING gist (int4range(n, n) WITH &&),
+             CREATE TABLE t (id int PRIMARY KEY REFERENCES parent, n int CHECK (n > 0),
+                 g int GENERATED ALWAYS AS (n * 2) STORED,
+                 d timestamptz DEFAULT now(), e text DEFAULT 'a' || 'b', s int DEFAULT 1 + 1, m mood,
+                     EXCLUDE USING gist (int4range(n, n) WITH &&),
                  w text DEFAULT 'abcdef'::varchar(3), v vector(2), u vector, ts_ tsvector);
              CREATE TABLE child () INHERITS (t); CREATE TABLE away (t int REFERENCES t);
              CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
              CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
-             CREATE RULE r AS ON UPDATE TO t DO ALSO NOTHING; CREATE POLICY pol ON t USING (true); ALTER TABLE t ENABLE ROW LEVEL SECURITY;
-             CREATE STATISTICS st ON n, d FROM t; GRANT SELECT ON t TO pg_monitor; CREATE INDEX ex ON t ((n + 1)); CREATE INDEX pa ON t (n) WHERE n > 5;
-             CREATE INDEX op ON t USING gist (ts_ tsvector_ops (siglen = 64)); CREATE INDEX hx ON t USING hybrid ((u::vector(2))); CREATE INDEX hp ON t USING hybrid (v) WHERE n > 5;
-             ALTER TABLE t ALTER n SET STATISTICS 7, ALTER n SET (n_distinct = 5), REPLICA IDENTITY FULL; COMMENT ON INDEX pa IS 'why';
+             CREATE RULE r AS ON UPDATE TO t DO ALSO NOTHING; CREATE POLICY pol ON t USING (true);
+                 ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+             CREATE STATISTICS st ON n, d FROM t; GRANT SELECT ON t TO pg_monitor; CREATE INDEX ex ON t ((n + 1));
+                 CREATE INDEX pa ON t (n) WHERE n > 5;
+             CREATE INDEX op ON t USING gist (ts_ tsvector_ops (siglen = 64));
+                 CREATE INDEX hx ON t USING hybrid ((u::vector(2))); CREATE INDEX hp ON t USING hybrid (v) WHERE n > 5;
+             ALTER TABLE t ALTER n SET STATISTICS 7, ALTER n SET (n_distinct = 5), REPLICA IDENTITY FULL;
+                 COMMENT ON INDEX pa IS 'why';
              INSERT INTO parent VALUES (1); INSERT INTO t (id, n) VALUES (1, 3)");
         let table = describe(oid("t"));
         let all = table.not_carried.join("\n");
@@ -330,8 +359,10 @@ pub mod tests {
     #[pg_test]
     fn what_cannot_be_backed_up_is_refused() {
         run("CREATE VIEW vi AS SELECT 1; CREATE MATERIALIZED VIEW mv AS SELECT 1; CREATE TEMP TABLE te (a int);
-             CREATE TABLE pt (a int) PARTITION BY LIST (a); CREATE SEQUENCE sq; CREATE TYPE ct AS (a int); CREATE TABLE fine (a int); CREATE INDEX ix ON fine (a);
-             CREATE FOREIGN DATA WRAPPER w; CREATE SERVER se FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE ft (a int) SERVER se");
+             CREATE TABLE pt (a int) PARTITION BY LIST (a); CREATE SEQUENCE sq; CREATE TYPE ct AS (a int);
+                 CREATE TABLE fine (a int); CREATE INDEX ix ON fine (a);
+             CREATE FOREIGN DATA WRAPPER w; CREATE SERVER se FOREIGN DATA WRAPPER w;
+                 CREATE FOREIGN TABLE ft (a int) SERVER se");
         for (table, said) in [
             ("vi", "42809 \"vi\" is a view"),
             ("mv", "42809 \"mv\" is a materialized view"),
@@ -394,9 +425,8 @@ pub mod tests {
 
     #[pg_test]
     fn a_restore_that_cannot_be_is_refused_before_anything_is_made() {
-        run(
-            "CREATE TYPE mood AS ENUM ('x'); CREATE COLLATION coll FROM \"C\"; CREATE TABLE t (m mood, c text COLLATE coll, v vector(2)); CREATE INDEX ON t USING hybrid (v)",
-        );
+        run("CREATE TYPE mood AS ENUM ('x'); CREATE COLLATION coll FROM \"C\"; CREATE TABLE t (m mood,
+                c text COLLATE coll, v vector(2)); CREATE INDEX ON t USING hybrid (v)");
         let table = describe(oid("t"));
         assert!(attempt_create(&table, "public", "t").starts_with("42P07 relation \"public.t\" already exists"));
         assert!(attempt_create(&table, "nowhere", "t").starts_with("3F000 schema \"nowhere\" does not exist"));
@@ -407,7 +437,8 @@ pub mod tests {
         let mut table = table;
         table.hybrid_indexes[0].opclass.name = "vector_none_ops".into();
         let answer = attempt_create(&table, "public", "t");
-        let expected = "42704 this database does not have what the table needs: type \"public.mood\", collation \"public.coll\", \
+        let expected = "42704 this database does not have what the table needs: type \"public.mood\", \
+                        collation \"public.coll\", \
                         operator class \"public.vector_none_ops\" of extension \"hybridvec\"";
         assert_eq!(answer, expected);
         assert_eq!(
@@ -426,7 +457,8 @@ pub mod tests {
         assert_eq!(attempt_create(&table, "public", "copy"), "ok");
         assert_eq!(
             value::<String>(
-                "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'copy'::regclass AND attnum = 1"
+                "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'copy'::regclass AND
+                    attnum = 1"
             ),
             "vector(2)"
         );
