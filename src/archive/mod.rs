@@ -8,6 +8,8 @@ pub(crate) mod import;
 mod queue;
 mod read;
 mod record;
+#[cfg(any(test, feature = "pg_test"))]
+mod roundtrip;
 mod rows;
 mod segments;
 mod server;

@@ -4,6 +4,9 @@
 //! bytes, which need not be stored twice. Cuts inside a range fall on blocks whose numbers are multiples of
 //! [`STEP_BLOCKS`] where rows are small, so that they seldom move when a row grows.
 
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
+
 use super::sql::with_fixed_settings;
 use crate::error::{Fault, raise};
 use crate::pg::copy::{Source, copy_from};
@@ -46,8 +49,8 @@ pub struct Chunk {
 /// Returns the number of rows.
 ///
 /// # Errors
-/// 42501 if the caller may not read every row, 40001 if a column went since the snapshot, 54000 for a row that COPY could not
-/// read back.
+/// 42501 if the caller may not read every row, 40001 if a column went since the snapshot, 54000 for a row that COPY
+/// could not read back.
 pub fn read_rows(table: Oid, columns: &[String], snapshot: &Snapshot, each: &mut dyn FnMut(Chunk)) -> u64 {
     let opened = OpenTable::open(table);
     check_may_read(table);

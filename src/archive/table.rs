@@ -5,6 +5,8 @@ mod describe;
 mod indexes;
 mod left;
 mod resolve;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 
 pub use create::{create, set_positions};
 pub use describe::{describe, describe_index};

@@ -1,4 +1,4 @@
-//! What the catalogs keep in forms of their own: type modifiers and stored expressions. And the parser, to count statements.
+//! What the catalogs keep in forms of their own: type modifiers, stored expressions. And the parser, to count statements.
 
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{CStr, CString, c_int};
@@ -135,7 +135,8 @@ pub fn type_arguments(of: Oid, input: Oid, output: Oid, modifier: i32) -> Option
     let arguments = if of == pg_sys::INTERVALOID {
         interval_arguments(modifier)
     } else if output == Oid::INVALID {
-        return None;
+        // PostgreSQL shows the number itself.
+        vec![modifier.to_string()]
     } else {
         // SAFETY: a type's modifier output function takes an integer and returns a C string.
         let shown = unsafe {

@@ -66,21 +66,21 @@ unsafe extern "C-unwind" fn read(buffer: *mut c_void, _least: c_int, most: c_int
 /// columns are taken as they are. Returns how many rows there were.
 ///
 /// # Errors
-/// 42501 without INSERT on the table, 0A000 with row security in force, 25006 in a read-only transaction, and what COPY and
-/// the table's constraints raise.
+/// 42501 without INSERT on the table, 0A000 with row security in force, 25006 in a read-only transaction, and what
+/// COPY and the table's constraints raise.
 pub fn copy_from(table: pg_sys::Oid, columns: &[String], source: &mut Source) -> u64 {
     super::rights::check_may_insert(table);
     let mut reader = Reader { source, bytes: Vec::new(), used: 0 };
-    // SAFETY: as the apply worker of logical replication does it: the table is open and locked as COPY locks it, and is the
-    // first entry of the range table. All lists are made in the current context, which outlives the COPY.
+    // SAFETY: as the apply worker of logical replication does it: the table is open and locked as COPY locks it, and is
+    // the first entry of the range table; rights were checked above. All lists are made in the current context, which
+    // outlives the COPY.
     unsafe {
         pg_sys::PreventCommandIfReadOnly(c"COPY FROM".as_ptr());
         pg_sys::PreventCommandIfParallelMode(c"COPY FROM".as_ptr());
         let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
         let state = pg_sys::make_parsestate(null_mut());
         let lock = pg_sys::RowExclusiveLock as c_int;
-        let item = pg_sys::addRangeTableEntryForRelation(state, relation, lock, null_mut(), false, false);
-        allow_insert(item);
+        pg_sys::addRangeTableEntryForRelation(state, relation, lock, null_mut(), false, false);
         let current = Current::set(&mut reader);
         let (names, options) = (name_list(columns), in_utf8());
         let copy = pg_sys::BeginCopyFrom(state, relation, null_mut(), null(), false, Some(read), names, options);
@@ -91,19 +91,6 @@ pub fn copy_from(table: pg_sys::Oid, columns: &[String], source: &mut Source) ->
         pg_sys::table_close(relation, pg_sys::NoLock as c_int);
         pg_sys::CommandCounterIncrement();
         rows
-    }
-}
-
-/// Says in the range table that rows are inserted, as COPY does.
-///
-/// # Safety
-/// `item` is alive.
-#[cfg_attr(not(feature = "pg15"), allow(unused_variables, reason = "an entry made for rights is empty from 16 on"))]
-unsafe fn allow_insert(item: *mut pg_sys::ParseNamespaceItem) {
-    #[cfg(feature = "pg15")]
-    // SAFETY: the caller's promise; an item has a range table entry.
-    unsafe {
-        (*(*item).p_rte).requiredPerms = pg_sys::ACL_INSERT as pg_sys::AclMode;
     }
 }
 

@@ -17,7 +17,8 @@ pub fn check_may_inspect(opened: &OpenIndex, monitor: bool) {
     // SAFETY: a lookup of the user's roles.
     let monitors = monitor && unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), pg_sys::ROLE_PG_MONITOR.into()) };
     // The table exists, since its index is open.
-    if !monitors && !(may(table, pg_sys::ACL_SELECT) && !is_filtered(table)) {
+    let reads = || may(table, pg_sys::ACL_SELECT) && !is_filtered(table);
+    if !(monitors || reads()) {
         let message = format!("permission denied for the table of index \"{}\"", opened.index().name());
         let detail = if monitor {
             "SELECT on the table without row security, or membership of pg_monitor, is needed."

@@ -16,8 +16,8 @@ use std::fmt::Write;
 /// Creates the table without its rows and indexes, as the calling user, under this name in this schema.
 ///
 /// # Errors
-/// 42P07 if there is such a relation; 3F000 without such a schema; 42602 for what cannot be a name; 42704 with all that the
-/// database lacks, before anything is created; XX001 for a description that is not sound; 42501 and others as
+/// 42P07 if there is such a relation; 3F000 without such a schema; 42602 for what cannot be a name; 42704 with all
+/// that the database lacks, before anything is created; XX001 for a description that is not sound; 42501 and others as
 /// CREATE TABLE raises them.
 pub fn create(table: &Table, target_schema: &str, target_name: &str) -> Oid {
     for (kind, name) in [("schema", target_schema), ("table", target_name)] {

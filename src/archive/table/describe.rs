@@ -28,7 +28,8 @@ pub fn describe(oid: Oid) -> Table {
         table.columns = columns(oid, &mut not_carried);
         let there: Vec<String> = opened.columns().into_iter().map(|(_, name, _)| name).collect();
         let listed = rows::<1>(
-            "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped
+             ORDER BY attnum",
             &[oid.into()],
         );
         if !listed.iter().map(|[name]| name.as_deref()).eq(there.iter().map(|name| Some(name.as_str()))) {
@@ -326,8 +327,10 @@ fn indexes(table: Oid, carried: &[&String], not_carried: &mut Vec<String>) -> In
         "SELECT i.indexrelid::oid::text, c.relname::text, m.amname::text, con.contype::text, con.condeferrable::text,
              con.condeferred::text, i.indisunique::text, i.indnullsnotdistinct::text,
              (i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-              AND NOT EXISTS (SELECT FROM pg_attribute x WHERE x.attrelid = i.indexrelid AND x.attoptions IS NOT NULL)
-              AND NOT EXISTS (SELECT FROM pg_constraint x WHERE x.oid = con.oid AND to_jsonb(x) -> 'conperiod' = 'true'))::text,
+              AND NOT EXISTS (SELECT FROM pg_attribute x, unnest(x.attoptions) o
+                  WHERE x.attrelid = i.indexrelid AND NOT starts_with(o, 'pg_attver='))
+              AND NOT EXISTS (SELECT FROM pg_constraint x WHERE x.oid = con.oid
+                  AND to_jsonb(x) -> 'conperiod' = 'true'))::text,
              pg_get_indexdef(i.indexrelid),
              (SELECT json_agg(json_build_array(o.option_name, o.option_value) ORDER BY o.option_name)::text
               FROM pg_options_to_table(c.reloptions) o), i.indisvalid::text

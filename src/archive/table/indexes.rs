@@ -18,8 +18,8 @@ struct Target {
 impl Target {
     fn of(table: Oid) -> Self {
         let found = rows::<3>(
-            "SELECT n.oid::text, n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE c.oid = $1",
+            "SELECT n.oid::text, n.nspname::text, c.relname::text FROM pg_class c
+                 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
             &[table.into()],
         );
         let Some([Some(schema), Some(schema_name), Some(name)]) = found.into_iter().next() else {

@@ -17,9 +17,11 @@ const CONSTRAINTS: &str = "
     SELECT CASE contype WHEN 'c' THEN 'check constraint' WHEN 'f' THEN 'foreign key' WHEN 't' THEN 'constraint trigger'
                WHEN 'n' THEN 'not-null constraint that is not valid' ELSE 'constraint' END
            || format(' \"%s\": %s', conname, pg_get_constraintdef(oid))
-    FROM pg_constraint WHERE conrelid = $1 AND (contype NOT IN ('p', 'u', 'x', 'n', 't') OR contype = 'n' AND NOT convalidated)
+    FROM pg_constraint WHERE conrelid = $1
+        AND (contype NOT IN ('p', 'u', 'x', 'n', 't') OR contype = 'n' AND NOT convalidated)
     UNION ALL
-    SELECT format('foreign key \"%s\" of table %s to this table: %s', conname, conrelid::regclass, pg_get_constraintdef(oid))
+    SELECT format('foreign key \"%s\" of table %s to this table: %s', conname, conrelid::regclass,
+        pg_get_constraintdef(oid))
     FROM pg_constraint WHERE confrelid = $1 AND conrelid <> $1 AND contype = 'f'";
 
 /// Triggers, rules, policies, extended statistics.
@@ -44,7 +46,8 @@ const RELATIVES: &str = "
                   inhparent::regclass, pg_get_expr(relpartbound, oid))
     FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE inhrelid = $1
     UNION ALL
-    SELECT format('rows of table %s, which inherits from this table', inhrelid::regclass) FROM pg_inherits WHERE inhparent = $1
+    SELECT format('rows of table %s, which inherits from this table', inhrelid::regclass)
+    FROM pg_inherits WHERE inhparent = $1
     UNION ALL
     SELECT format('being a table of type %s', reloftype::regtype) FROM pg_class WHERE oid = $1 AND reloftype <> 0
     UNION ALL
@@ -65,11 +68,15 @@ const RIGHTS: &str = "
     WHERE classoid = 'pg_class'::regclass AND objoid = $1";
 
 /// Where and how the table is kept, what is said of its parts.
+///
+/// `pg_attver` is no option of anybody's: minor releases from 15.20 on keep a column's version there (pg_attribute.h,
+/// `ATTRIBUTE_VERSION_ATTOPTION`). It is another number in every table, so it would make no two descriptions equal.
 const DETAILS: &str = "
     SELECT format('tablespace \"%s\"', s.spcname) FROM pg_class c JOIN pg_tablespace s ON s.oid = c.reltablespace
     WHERE c.oid = $1
     UNION ALL
-    SELECT format('replica identity %s', CASE relreplident WHEN 'f' THEN 'full' WHEN 'n' THEN 'nothing' ELSE 'using an index' END)
+    SELECT format('replica identity %s', CASE relreplident WHEN 'f' THEN 'full' WHEN 'n' THEN 'nothing'
+        ELSE 'using an index' END)
     FROM pg_class WHERE oid = $1 AND relreplident <> 'd'
     UNION ALL
     SELECT format('storage parameters of the TOAST table: %s', t.reloptions) FROM pg_class c
@@ -77,8 +84,9 @@ const DETAILS: &str = "
     UNION ALL
     SELECT format('clustering on index %s', indexrelid::regclass) FROM pg_index WHERE indrelid = $1 AND indisclustered
     UNION ALL
-    SELECT format('options of column \"%s\": %s', attname, attoptions) FROM pg_attribute
-    WHERE attrelid = $1 AND attoptions IS NOT NULL AND NOT attisdropped
+    SELECT format('options of column \"%s\": %s', attname, string_agg(o, ', ' ORDER BY o))
+    FROM pg_attribute, unnest(attoptions) o
+    WHERE attrelid = $1 AND NOT attisdropped AND NOT starts_with(o, 'pg_attver=') GROUP BY attname
     UNION ALL
     SELECT format('statistics target of column \"%s\": %s', attname, attstattarget) FROM pg_attribute
     WHERE attrelid = $1 AND attnum > 0 AND attstattarget >= 0 AND NOT attisdropped

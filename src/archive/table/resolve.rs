@@ -171,7 +171,8 @@ impl Search {
                  WHERE part.oid <> 0)
              SELECT t.oid::regtype::text, t.typowner::oid::text FROM used JOIN pg_type t ON t.oid = used.oid
              WHERE t.typtype = 'd' AND EXISTS (SELECT FROM pg_constraint WHERE contypid = t.oid AND contype = 'c')
-                 OR EXISTS (SELECT FROM pg_range WHERE rngtypid = t.oid AND (rngcanonical >= 16384 OR rngsubdiff >= 16384))
+                 OR EXISTS (SELECT FROM pg_range WHERE rngtypid = t.oid AND
+                     (rngcanonical >= 16384 OR rngsubdiff >= 16384))
              ORDER BY 1",
             &[oids.into()],
         );
