@@ -71,11 +71,6 @@ impl OpenServer {
         self.key.as_ref()
     }
 
-    /// Unwraps, or raises what went wrong with the store.
-    pub fn or_raise<T>(&self, result: Result<T>) -> T {
-        or_raise(&self.name, result)
-    }
-
     /// Says that what is exported now can be read by anybody, if so. Who exports calls it once.
     pub fn warn_if_public_and_clear(&self) {
         if !self.abilities().public || self.write_key().is_some() {

@@ -58,11 +58,6 @@ fn number<T: FromStr + std::default::Default>(text: &Option<String>) -> T {
     text.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
-/// A JSON array of texts.
-fn list(json: &Option<String>) -> Vec<String> {
-    json.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
-}
-
 /// Name, owner and options of the table, if it is one that can be backed up.
 fn class(oid: Oid) -> Table {
     let found = rows::<9>(
