@@ -30,7 +30,7 @@ impl Inner {
         self.status(publisher, "publisher", &mut health, context)?;
         let hash = blake3::hash(SAMPLE).into();
         let piece = Piece { name: name_of("check", "bin", &hash), hash, bytes: SAMPLE.into() };
-        let container = Container::seal(self, false, vec![piece])?;
+        let container = Container::seal(self.shards, false, vec![piece])?;
         let delivered = self.deliver(&container, context)?;
         let step = match delivered.sent {
             0 => format!("blob {} was stored before", container.id),

@@ -48,14 +48,7 @@ pub fn open(options: WalrusOptions) -> Result<Arc<dyn Store>> {
         hint: Some("Mainnet and Testnet have 1000 shards.".to_owned()),
     })?;
     let client = Client::new(options.network.clone())?;
-    let inner = Inner {
-        options,
-        shards,
-        client,
-        aggregator: AtomicUsize::new(0),
-        fresh: Mutex::default(),
-        encoding: Mutex::default(),
-    };
+    let inner = Inner { options, shards, client, aggregator: AtomicUsize::new(0), fresh: Mutex::default() };
     Ok(Arc::new(Walrus { inner: Arc::new(inner) }))
 }
 
@@ -68,8 +61,6 @@ struct Inner {
     aggregator: AtomicUsize,
     /// Containers that were stored through this value, and when: an aggregator may not know them yet.
     fresh: Mutex<HashMap<BlobId, Instant>>,
-    /// Held while a container is encoded: one at a time, for the memory that it takes.
-    encoding: Mutex<()>,
 }
 
 impl Inner {

@@ -24,7 +24,6 @@ use crate::{Context, Error, Hash, Result};
 use ::walrus::quilt::Tags;
 use ::walrus::{BlobId, Patch, Shards, blob_id, price, quilt};
 use bytes::Bytes;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -59,6 +58,19 @@ pub(super) struct Delivered {
     pub warnings: Vec<String>,
 }
 
+fn refused(error: ::walrus::Error) -> Error {
+    Error::Refused { status: None, message: error.to_string() }
+}
+
+/// The id of a blob, computed by a pool of its own: no thread outlives the work, and all of them block the signals that
+/// this one blocks.
+fn identify(shards: Shards, bytes: &[u8]) -> Result<BlobId> {
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
+    let failed = |error: rayon::ThreadPoolBuildError| Error::Unreachable { message: format!("no threads: {error}") };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(failed)?;
+    pool.install(|| blob_id(shards, bytes)).map_err(refused)
+}
+
 /// How one request for a store ended.
 enum Attempt {
     Answered(Stored, Vec<StoredPatch>),
@@ -78,28 +90,16 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::Refused`] for what cannot be encoded.
-    pub fn seal(inner: &Inner, quilted: bool, pieces: Vec<Piece>) -> Result<Self> {
-        let _alone = inner.encoding.lock().unwrap_or_else(PoisonError::into_inner);
-        // A pool of its own: no thread outlives the work, and all of them block the signals that this one blocks.
-        let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
-        let failed =
-            |error: rayon::ThreadPoolBuildError| Error::Unreachable { message: format!("no threads: {error}") };
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(failed)?;
-        pool.install(|| Self::encode(inner.shards, quilted, pieces))
-    }
-
-    fn encode(shards: Shards, quilted: bool, pieces: Vec<Piece>) -> Result<Self> {
-        let refused = |error: ::walrus::Error| Error::Refused { status: None, message: error.to_string() };
+    pub fn seal(shards: Shards, quilted: bool, pieces: Vec<Piece>) -> Result<Self> {
         if let ([piece], false) = (&pieces[..], quilted) {
-            let id = blob_id(shards, &piece.bytes).map_err(refused)?;
+            let id = identify(shards, &piece.bytes)?;
             return Ok(Self { id, quilt: false, length: piece.bytes.len() as u64, pieces });
         }
         let tags = Tags::new();
         let patches: Vec<Patch> =
             pieces.iter().map(|piece| Patch { identifier: &piece.name, tags: &tags, data: &piece.bytes }).collect();
         let made = quilt::encode(shards, &patches).map_err(refused)?;
-        let id = blob_id(shards, &made.bytes).map_err(refused)?;
-        Ok(Self { id, quilt: true, length: made.bytes.len() as u64, pieces })
+        Ok(Self { id: identify(shards, &made.bytes)?, quilt: true, length: made.bytes.len() as u64, pieces })
     }
 
     pub fn place(&self, name: &str) -> Place {

@@ -152,9 +152,10 @@ impl<'a> Sending<'a> {
             slots.push(*slot);
             pieces.push(Piece { name: name.clone(), hash: *hash, bytes: bytes.clone() });
         }
+        // Encoded here and not by the worker: buffers of this size, allocated by ever new threads, are not returned.
+        let container = Container::seal(self.inner.shards, quilted, pieces)?;
         let (inner, context) = (Arc::clone(self.inner), self.context.clone());
         let work = move || {
-            let container = Container::seal(&inner, quilted, pieces)?;
             let delivered = inner.deliver(&container, &context)?;
             let units = container.units(inner.shards);
             Ok(Finished { slots, id: container.id, quilt: container.quilt, units, delivered })
@@ -288,7 +289,7 @@ impl<'a> Sending<'a> {
             let Slot { name, hash, .. } = &self.slots[*slot];
             pieces.push(Piece { name: name.clone(), hash: *hash, bytes: bytes.clone() });
         }
-        let container = Container::seal(self.inner, quilted, pieces)?;
+        let container = Container::seal(self.inner.shards, quilted, pieces)?;
         let delivered = self.inner.deliver(&container, &self.context)?;
         let reused = delivered.sent == 0;
         for Waiting { slot, .. } in waiting {
