@@ -248,6 +248,7 @@ fn hybrid_archive_prune(
             .hint("Archives in it end when the time that was paid for is over.")
             .raise();
     }
+    fdw::lock_server(&server.name, true);
     let recorded = recorded_in(&server);
     let sets = record::our_sets().into_iter().collect();
     let keep = Keep { since: now().saturating_sub(microseconds(&keep)), last: keep_last as u32 };
@@ -270,7 +271,7 @@ fn hybrid_archive_prune(
         .hint("hybrid_archive_list tells their sets, hybrid_archive_adopt makes a set ours.")
         .report(PgLogLevel::WARNING);
     }
-    pgrx::info!("removed {} archives and {} objects", pruned.plan.manifests.len(), pruned.objects);
+    pgrx::notice!("removed {} archives and {} objects", pruned.plan.manifests.len(), pruned.objects);
     let removed = pruned.plan.manifests.into_iter().map(|manifest| (manifest, true, None));
     let gone = pruned.gone.into_iter().map(|manifest| (manifest, true, Some("was not there any more".to_string())));
     let kept = pruned.plan.kept.into_iter().map(|(manifest, why)| (manifest, false, Some(reason(why).to_string())));

@@ -9,6 +9,7 @@ use super::thread::Upload;
 use super::{identity_of, import, rows, table};
 use crate::am::import::{Misfit, with_plan};
 use crate::error::Fault;
+use crate::pg::fdw;
 use crate::pg::rights;
 use crate::pg::settings::timestamp;
 use crate::pg::snapshot::Snapshot;
@@ -72,6 +73,7 @@ fn hybrid_backup(
     let described = table::describe(tbl);
     let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     server.warn_if_public_and_clear();
+    fdw::lock_server(&server.name, false);
     let identity = identity_of(&record::our_identity());
     let source = Source {
         database: table::database(),
@@ -99,7 +101,6 @@ fn hybrid_backup(
     manifest.rows = chunks;
     manifest.not_carried.clone_from(&described.not_carried);
     manifest.table = Some(described);
-    manifest.parent = previous.map(|previous| previous.locator);
     let receipt = or_raise(&server, finish(upload, manifest.clone(), server.write_key().cloned()));
     let hash = table_hash(&manifest);
     let done = recorded(&server, &manifest, &receipt, hash);

@@ -7,6 +7,7 @@ use super::server::{self, Caching, OpenServer};
 use super::thread::Upload;
 use super::{identity_of, record_identity, table};
 use crate::pg::buffer::IndexStore;
+use crate::pg::fdw;
 use crate::pg::relation::{OpenIndex, OpenTable};
 use crate::pg::rights;
 use crate::pg::settings::{now, timestamp};
@@ -22,8 +23,6 @@ const WORTH_SEALING: u64 = 1000;
 
 /// An archive of the same thing that was made before, in the same store.
 pub(super) struct Previous {
-    /// Locator of its manifest.
-    pub locator: String,
     /// With locators that another manifest may name.
     manifest: Manifest,
     /// Names of objects that need not be sent again.
@@ -52,7 +51,7 @@ impl Previous {
         let names: Vec<String> = placed.iter().map(|placed| placed.name.clone()).collect();
         let present = server.session.run(move |store, context| store.present(&placed, context)).ok()?;
         let present = names.into_iter().zip(present).filter_map(|(name, present)| present.then_some(name)).collect();
-        Some(Self { locator, manifest, present })
+        Some(Self { manifest, present })
     }
 
     /// What a segment was exported as, if all of it is there.
@@ -318,6 +317,7 @@ fn hybrid_export(
     let exported = Exported::open(index);
     let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     server.warn_if_public_and_clear();
+    fdw::lock_server(&server.name, false);
     let identity = identity_of(&record::our_identity());
     let source = exported.source();
     let mut upload = server.session.upload();
@@ -329,7 +329,6 @@ fn hybrid_export(
     let hash = archived.definition.definition_hash();
     let mut manifest = manifest_for(ManifestKind::Export, source, identity, &server);
     manifest.indexes.push(archived);
-    manifest.parent = previous.map(|previous| previous.locator);
     let receipt = or_raise(&server, finish(upload, manifest.clone(), server.write_key().cloned()));
     let done = recorded(&server, &manifest, &receipt, hex(&hash));
     let price = done.price.as_ref();

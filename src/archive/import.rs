@@ -11,6 +11,7 @@ use crate::error::{Fault, raise};
 use crate::pg::attempt::attempt;
 use crate::pg::relation::{Index, OpenIndex};
 use crate::pg::rights;
+use crate::pg::snapshot::LatestSnapshot;
 use crate::pg::temporary::TemporaryFile;
 use ann::distance::Metric;
 use ann::index::Meta;
@@ -216,6 +217,8 @@ fn hybrid_import(
 pub(crate) fn plan_for_create(index: Index, source: &Source, own: &Fit) -> Option<ImportPlan> {
     let name = index.name();
     let found = attempt(AssertUnwindSafe(|| {
+        // The catalogs have had the index for a moment only.
+        let _snapshot = LatestSnapshot::push();
         let server = server::open(&source.server, Caching::Allowed);
         let definition = table::describe_index(index.oid());
         let result = find_and_plan(&server, source, definition, own);

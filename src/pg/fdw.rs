@@ -138,6 +138,18 @@ pub fn data_directory() -> PathBuf {
     PathBuf::from(std::ffi::OsStr::new(&*path.to_string_lossy()))
 }
 
+/// Keeps others out of a server of this name until the end of the transaction: whoever uploads shares it, whoever removes
+/// what it has does not. A server that is gone is locked by nobody.
+pub fn lock_server(name: &str, alone: bool) {
+    let Ok(name) = CString::new(name) else { return };
+    let mode = if alone { pg_sys::ExclusiveLock } else { pg_sys::ShareLock };
+    // SAFETY: a lookup by name, and a lock as DROP SERVER takes it, which waits with interrupts served.
+    unsafe {
+        let server = pg_sys::get_foreign_server_oid(name.as_ptr(), true);
+        pg_sys::LockDatabaseObject(pg_sys::ForeignServerRelationId, server, 0, mode as pg_sys::LOCKMODE);
+    }
+}
+
 /// Whether the current user owns a server of this name, or is a superuser.
 pub fn owns_server(name: &str) -> bool {
     let Ok(name) = CString::new(name) else { return false };

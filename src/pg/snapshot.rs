@@ -40,3 +40,23 @@ impl Drop for Snapshot {
         }
     }
 }
+
+/// The active snapshot while it lives: one that sees all that this transaction did so far.
+pub struct LatestSnapshot;
+
+impl LatestSnapshot {
+    pub fn push() -> Self {
+        // SAFETY: inside a transaction; popped in `drop`, or by the abort.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+        Self
+    }
+}
+
+impl Drop for LatestSnapshot {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: the one that `push` pushed: what came after it is popped.
+            unsafe { pg_sys::PopActiveSnapshot() };
+        }
+    }
+}

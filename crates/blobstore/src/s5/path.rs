@@ -335,6 +335,17 @@ impl Store for PathStore {
         self.paths.fetch(&known, limit, context, |bytes| check_bytes(locator, bytes, expected))
     }
 
+    fn present(&self, objects: &[Placed], context: &Context) -> Result<Vec<bool>> {
+        let is_there = |placed: &Placed| match resolve(&placed.locator) {
+            Some(known) => {
+                let expected = Expected { hash: placed.hash, length: placed.length };
+                self.paths.is_there(&self.paths.full(&known), &expected, context)
+            }
+            None => Ok(false),
+        };
+        objects.iter().map(is_there).collect()
+    }
+
     fn fetch_manifest(&self, locator: &str, limit: usize, context: &Context) -> Result<Vec<u8>> {
         let locator = resolve(locator).ok_or_else(no_place)?;
         self.paths.fetch(&locator, limit, context, |bytes| {

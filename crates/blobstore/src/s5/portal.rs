@@ -319,6 +319,15 @@ impl Store for PortalStore {
         self.portal.fetch(&id, context)
     }
 
+    fn present(&self, objects: &[Placed], context: &Context) -> Result<Vec<bool>> {
+        self.portal.account.ensure(&self.portal.client, context)?;
+        let is_there = |placed: &Placed| match resolve(&placed.locator).filter(|id| id.hash == placed.hash) {
+            Some(id) => self.portal.knows(&BlobId::new(id.hash, placed.length), context),
+            None => Ok(false),
+        };
+        objects.iter().map(is_there).collect()
+    }
+
     fn fetch_manifest(&self, locator: &str, limit: usize, context: &Context) -> Result<Vec<u8>> {
         let id = resolve(locator).ok_or_else(no_identifier)?;
         if id.size > limit as u64 {

@@ -125,6 +125,16 @@ impl Store for Walrus {
         self.inner.read(&place, limit, context, &|bytes| check_content(&place.name, blake3::hash(bytes).as_bytes()))
     }
 
+    fn present(&self, objects: &[crate::Placed], context: &Context) -> Result<Vec<bool>> {
+        context.check()?;
+        let mut known = known::Known::read(&self.inner)?;
+        let is_present = |placed: &crate::Placed| -> Result<bool> {
+            let found = known.find(&self.inner, &placed.hash, context)?;
+            Ok(found.is_some_and(|found| found.place.to_string() == placed.locator))
+        };
+        objects.iter().map(is_present).collect()
+    }
+
     fn remove(&self, _locator: &str, _context: &Context) -> Result<bool> {
         Err(Error::Unsupported { what: "remove objects: that takes the wallet that owns them" })
     }
