@@ -133,7 +133,7 @@ one($other, 'DROP EXTENSION hybridvec CASCADE');
 one($other, 'DROP FUNCTION IF EXISTS index_minus_table');
 {
 	local $ENV{PGOPTIONS} = '-c hybrid.import_from=attic';
-	my ($stdout, $stderr) = run_command([ 'pg_restore', '-d', $other->connstr($db), $dump ]);
+	my ($stdout, $stderr) = run_command([ 'pg_restore', '--verbose', '-d', $other->connstr($db), $dump ]);
 	like($stderr, qr/index "docs_e_idx": \d+ rows linked as archived, 0 inserted/, 'pg_restore takes the archive');
 }
 sound($other, 'docs_e_idx', 'after pg_restore');

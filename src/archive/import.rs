@@ -28,15 +28,20 @@ use std::rc::Rc;
 
 /// Raw chunks of an archive's objects, in a temporary file.
 struct Local {
-    file: TemporaryFile,
+    file: Rc<TemporaryFile>,
     /// Offset and length by name.
     places: HashMap<String, (u64, usize)>,
 }
 
 impl Local {
     /// Fetches and checks all objects that the structure of an index is made of.
-    fn fetch(server: &OpenServer, manifest: (&str, &Manifest), index: &ArchivedIndex) -> Result<Self> {
-        let mut local = Self { file: TemporaryFile::create(), places: HashMap::new() };
+    fn fetch(
+        server: &OpenServer,
+        manifest: (&str, &Manifest),
+        index: &ArchivedIndex,
+        file: Rc<TemporaryFile>,
+    ) -> Result<Self> {
+        let mut local = Self { file, places: HashMap::new() };
         let mut wanted: Vec<ObjectRef> = Vec::new();
         for segment in &index.segments {
             wanted.extend(segment.objects.iter().chain(&segment.centroids).cloned());
@@ -154,8 +159,19 @@ pub(super) fn plan(
     index: &ArchivedIndex,
     (m, misfit): (usize, Misfit),
 ) -> Result<ImportPlan> {
+    plan_in(Rc::new(TemporaryFile::create()), server, manifest, index, (m, misfit))
+}
+
+/// As [`plan`]; what is fetched goes into this file.
+fn plan_in(
+    file: Rc<TemporaryFile>,
+    server: &OpenServer,
+    manifest: (&str, &Manifest),
+    index: &ArchivedIndex,
+    (m, misfit): (usize, Misfit),
+) -> Result<ImportPlan> {
     let fit = fit(index, m)?;
-    let local = Rc::new(Local::fetch(server, manifest, index)?);
+    let local = Rc::new(Local::fetch(server, manifest, index, file)?);
     let segments = index.segments.iter().enumerate().map(|(number, segment)| archived(segment, number, &local));
     let segments: Vec<Archived> = segments.collect::<Result<_>>()?;
     Ok(ImportPlan::new(fit, misfit, segments)?)
@@ -216,12 +232,14 @@ fn hybrid_import(
 /// a WARNING: the index is then built from the table, as it would be without an archive.
 pub(crate) fn plan_for_create(index: Index, source: &Source, own: &Fit) -> Option<ImportPlan> {
     let name = index.name();
+    // Made before the subtransaction, so that it is there after it.
+    let file = Rc::new(TemporaryFile::create());
     let found = attempt(AssertUnwindSafe(|| {
         // The catalogs have had the index for a moment only.
         let _snapshot = LatestSnapshot::push();
         let server = server::open(&source.server, Caching::Allowed);
         let definition = table::describe_index(index.oid());
-        let result = find_and_plan(&server, source, definition, own);
+        let result = find_and_plan(&file, &server, source, definition, own);
         result.map_err(|failure| failure.message())
     }));
     let why = match found.and_then(|result| result) {
@@ -235,6 +253,7 @@ pub(crate) fn plan_for_create(index: Index, source: &Source, own: &Fit) -> Optio
 }
 
 fn find_and_plan(
+    file: &Rc<TemporaryFile>,
     server: &OpenServer,
     source: &Source,
     definition: archive::table::Index,
@@ -246,7 +265,7 @@ fn find_and_plan(
         None => newest_of(server, &definition, &hash)?,
     };
     let archived = chosen(&manifest, &definition.name, Some(&hash))?;
-    let plan = plan(server, (&locator, &manifest), archived, (own.m, Misfit::Refuse))?;
+    let plan = plan_in(Rc::clone(file), server, (&locator, &manifest), archived, (own.m, Misfit::Refuse))?;
     plan.fit().misfit(own).map_or(Ok(plan), |why| Err(Failure::Unfit(why)))
 }
 
