@@ -116,7 +116,9 @@ mod tests {
     /// Has this session canceled in a moment, by another process as always.
     fn cancel_soon() {
         let pid = std::process::id();
-        std::process::Command::new("sh").args(["-c", &format!("sleep 0.2; kill -INT {pid}")]).spawn().expect("sh");
+        let script = format!("(sleep 0.2; kill -INT {pid}) >/dev/null 2>&1 &");
+        let started = std::process::Command::new("sh").args(["-c", &script]).status().expect("sh");
+        assert!(started.success(), "{started}");
     }
 
     /// Milliseconds until `work` was canceled.
