@@ -108,7 +108,7 @@ check_archive() {
     sql -c 'DROP INDEX items_embedding_idx'
     from=$EPOCHREALTIME
     linked=$(sed "s/)[[:space:]]*;[[:space:]]*$/, source = 'attic $manifest');/" "$REPO/demo/index.sql" | sql 2>&1)
-    echo "  ${linked//*NOTICE:  /}"
+    echo "  ${linked//*INFO:  /}"
     echo "  made again in $(seconds_since "$from")"
     [[ $linked == *' 0 inserted, 0 dropped'* ]] || die "the index was not made of the archive: $linked"
 }

@@ -109,7 +109,7 @@ one($node, 'DROP INDEX docs_e_idx');
 my ($ret, $out, $err) = $node->psql($db, "CREATE INDEX docs_e_idx ON docs USING hybrid (e, at)
 	WITH (recent_threshold = '30 days', pending_rows = 200, source = 'attic $later')");
 is($ret, 0, 'CREATE INDEX .. WITH (source)');
-like($err, qr/NOTICE:  index "docs_e_idx": $linked rows linked as archived, $inserted inserted/, 'it says what it linked');
+like($err, qr/INFO:  index "docs_e_idx": $linked rows linked as archived, $inserted inserted/, 'it says what it linked');
 sound($node, 'docs_e_idx', 'after CREATE INDEX');
 same_rows($node, 'docs', 'after CREATE INDEX');
 cmp_ok(overlap($before, answers($node, 'docs')), '>=', 0.99, 'the answers are those of before');

@@ -183,7 +183,8 @@ pub(super) fn report(index: Index, imported: Imported, asked: bool) {
         return;
     }
     let (name, Imported { linked, inserted, dropped, refused, .. }) = (index.name(), imported);
-    pgrx::notice!("index \"{name}\": {linked} rows linked as archived, {inserted} inserted, {dropped} dropped");
+    // Asked for by a setting or an option, so it is told whatever client_min_messages says, as dumps set it.
+    pgrx::info!("index \"{name}\": {linked} rows linked as archived, {inserted} inserted, {dropped} dropped");
     for why in refused {
         pgrx::warning!("index \"{name}\" was built without a part of the archive: {why}");
     }
