@@ -5,7 +5,7 @@ SHELL := /bin/bash
 ifdef PG_CONFIG
 export PG_CONFIG
 endif
-export COUNT DATA METRIC ROWS CLIENTS SYSTEMS SECONDS_PER_POINT ROUNDS EF OUT
+export COUNT DATA METRIC ROWS CLIENTS SYSTEMS SECONDS_PER_POINT ROUNDS EF OUT MORE ONLY
 
 .PHONY: help setup build install demo psql stop test lint unit server regress isolation tap crash bench clean
 

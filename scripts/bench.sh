@@ -3,7 +3,9 @@
 #   DATA                a folder with meta.json, an ann-benchmarks .hdf5 file or NAME_base.fvecs; several with spaces between
 #   METRIC ROWS CLIENTS l2 | cosine | ip; only the first so many rows; numbers of clients ("1 2")
 #   SYSTEMS             "hnsw ivf pgvector"; a system that the server does not have is left out
-#   MORE                "windows ingest": searches in windows of time, minutes of single-row commits
+#   MORE                "windows ingest scale": searches in windows of time, minutes of single-row commits, 10 million
+#                       made rows (an hour; 30 GB of disk)
+#   ONLY                1: only what MORE names
 #   SECONDS_PER_POINT   2, in each of ROUNDS (3)
 #   EF OUT              widths of graph searches ("10 20 40 ..."); where to write (bench/results)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -59,8 +61,12 @@ options=()
 cd "$REPO"
 while read -r set; do
     say "measuring $(basename "$set")"
-    "$WORK/venv/bin/python" bench/run.py "$set" "${options[@]}"
+    [[ -n ${ONLY:-} ]] || "$WORK/venv/bin/python" bench/run.py "$set" "${options[@]}"
     for more in ${MORE:-}; do
-        "$WORK/venv/bin/python" "bench/$more.py" "$set" ${OUT:+--out "$OUT"}
+        [[ $more == scale ]] || "$WORK/venv/bin/python" "bench/$more.py" "$set" ${OUT:+--out "$OUT"}
     done
 done <<<"$sets"
+if [[ " ${MORE:-} " == *" scale "* ]]; then
+    say "measuring growth over rows"
+    "$WORK/venv/bin/python" bench/scale.py ${OUT:+--out "$OUT"}
+fi

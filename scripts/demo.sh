@@ -91,6 +91,50 @@ check_recall() {
         die "recall $recall is below $MIN_RECALL"
 }
 
+# A directory as store, shared with a second server.
+make_store() {
+    ATTIC=$(server_dir)/attic
+    as_server rm -rf "$ATTIC"
+    as_server mkdir -m 700 "$ATTIC"
+    sql -c "CREATE SERVER attic FOREIGN DATA WRAPPER hybrid_store OPTIONS (type 'directory', path '$ATTIC')"
+}
+
+check_archive() {
+    local manifest from linked
+    make_store
+    title "Export the structure of the index into a directory, drop the index, and have it back without a rebuild"
+    sql -P footer=off -f "$REPO/demo/export.sql" | sed 's/^/  /; s/ *$//'
+    manifest=$(value -c "SELECT manifest FROM hybrid_archives ORDER BY created_at DESC LIMIT 1")
+    sql -c 'DROP INDEX items_embedding_idx'
+    from=$EPOCHREALTIME
+    linked=$(sed "s/)[[:space:]]*;[[:space:]]*$/, source = 'attic $manifest');/" "$REPO/demo/index.sql" | sql 2>&1)
+    echo "  ${linked//*NOTICE:  /}"
+    echo "  made again in $(seconds_since "$from")"
+    [[ $linked == *' 0 inserted, 0 dropped'* ]] || die "the index was not made of the archive: $linked"
+}
+
+check_restore() {
+    local backup restored recall
+    title "Back the table up, and restore it on a second server"
+    sql -P footer=off -f "$REPO/demo/backup.sql" | sed 's/^/  /; s/ *$//'
+    backup=$(value -c "SELECT manifest FROM hybrid_archives WHERE kind = 'backup'")
+    value -c 'COPY queries TO STDOUT' >"$WORK/demo-queries"
+    (
+        "$REPO/scripts/cluster.sh" fresh demo2 fsync=off max_wal_size=1GB
+        eval "$("$REPO/scripts/cluster.sh" env demo2)"
+        createdb demo
+        sql -c 'CREATE EXTENSION hybridvec' -c 'CREATE TABLE queries (id int, text text, embedding vector(384))' \
+            -c "CREATE SERVER attic FOREIGN DATA WRAPPER hybrid_store OPTIONS (type 'directory', path '$ATTIC')"
+        sql -c 'COPY queries FROM STDIN' <"$WORK/demo-queries"
+        restored=$(value -c "SELECT rows || ' rows, ' || linked || ' of them linked in ' || indexes || ' index' FROM hybrid_restore('attic', '$backup')")
+        sql -c 'ANALYZE'
+        recall=$(value -f "$REPO/demo/restored.sql")
+        echo "  restored: $restored; recall $recall"
+        awk -v have="$recall" -v need="$MIN_RECALL" 'BEGIN { exit !(have >= need) }' || die "recall $recall is below $MIN_RECALL"
+    ) || exit 1
+    "$REPO/scripts/cluster.sh" stop demo2
+}
+
 start_server
 load
 build_index
@@ -100,6 +144,8 @@ check_plan
 check_recall
 check_window
 check_migration
+check_archive
+check_restore
 
 title "The server is still running"
 echo "  make psql    connect to it (tables: items, queries, stream)"

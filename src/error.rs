@@ -30,6 +30,13 @@ impl Fault {
     #[cold]
     #[track_caller]
     pub(crate) fn raise(self) -> ! {
+        self.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR does not return")
+    }
+
+    /// Tells the session, or raises, as `level` says.
+    #[track_caller]
+    pub(crate) fn report(self, level: PgLogLevel) {
         let mut report = ErrorReport::new(self.code, self.message, "hybridvec");
         if let Some(detail) = self.detail {
             report = report.set_detail(detail);
@@ -37,8 +44,7 @@ impl Fault {
         if let Some(hint) = self.hint {
             report = report.set_hint(hint);
         }
-        report.report(PgLogLevel::ERROR);
-        unreachable!("an ERROR does not return")
+        report.report(level);
     }
 }
 

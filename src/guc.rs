@@ -1,6 +1,7 @@
 //! Settings.
 
-use crate::pg::settings::{define_text, minute_of_day};
+use crate::archive::Source;
+use crate::pg::settings::{SetBy, define_text, minute_of_day};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
 
@@ -10,6 +11,8 @@ static MAX_SCAN_TUPLES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static COMPACTION_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static LOG_COMPACTION_MIN_DURATION: GucSetting<i32> = GucSetting::<i32>::new(600_000);
 static QUIET_HOURS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static IMPORT_FROM: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static ARCHIVE_CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1 << 20);
 
 /// Width of a search where neither the session nor the index says.
 const DEFAULT_EF_SEARCH: usize = 40;
@@ -66,16 +69,48 @@ pub(crate) fn register() {
         GucFlags::UNIT_MS,
     );
     define_text(
-        c"hybrid.quiet_hours",
-        c"Hours to which background compaction is confined, but for flushes.",
-        c"As in 22:00-06:00, in the server's time zone. Empty means any time.",
+        0,
+        [
+            c"hybrid.quiet_hours",
+            c"Hours to which background compaction is confined, but for flushes.",
+            c"As in 22:00-06:00, in the server's time zone. Empty means any time.",
+        ],
         &QUIET_HOURS,
+        SetBy::Superuser,
         |text| match QuietHours::parse(text) {
             Some(_) => Ok(()),
             None => Err(c"Write two times of day, as in 22:00-06:00, or nothing."),
         },
     );
+    register_archive();
     crate::pg::settings::reserve_prefix(c"hybrid");
+}
+
+fn register_archive() {
+    define_text(
+        1,
+        [
+            c"hybrid.import_from",
+            c"Server whose archives CREATE INDEX looks through before it builds.",
+            c"The name of a server of hybrid_store, or such a name, a space and a manifest. Empty means none.",
+        ],
+        &IMPORT_FROM,
+        SetBy::User,
+        |text| match text.trim().is_empty() || Source::parse(text).is_some() {
+            true => Ok(()),
+            false => Err(c"Write the name of a server, or a name, a space and a manifest, or nothing."),
+        },
+    );
+    GucRegistry::define_int_guc(
+        c"hybrid.archive_cache_size",
+        c"Size of the cache of fetched objects in the data directory.",
+        c"All sessions share it. 0 means none.",
+        &ARCHIVE_CACHE_SIZE,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_KB,
+    );
 }
 
 /// Two times of day, in minutes after midnight.
@@ -131,6 +166,17 @@ pub(crate) fn is_quiet() -> bool {
     let text = QUIET_HOURS.get().unwrap_or_default();
     let hours = QuietHours::parse(&text.to_string_lossy()).flatten();
     hours.is_none_or(|hours| hours.contain(minute_of_day()))
+}
+
+/// Where CREATE INDEX may look for an archive.
+#[allow(dead_code, reason = "for the build of an index, once it imports")]
+pub(crate) fn import_from() -> Option<Source> {
+    Source::parse(&IMPORT_FROM.get()?.to_string_lossy())
+}
+
+/// Bytes of the cache of fetched objects.
+pub(crate) fn archive_cache_size() -> u64 {
+    u64::try_from(ARCHIVE_CACHE_SIZE.get()).unwrap_or(0) << 10
 }
 
 /// The width in force, given that of the index (0 = none).

@@ -2,6 +2,7 @@
 
 mod admin;
 mod am;
+mod archive;
 mod error;
 mod guc;
 mod pg;

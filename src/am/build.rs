@@ -7,7 +7,7 @@ use crate::error::Fault;
 use crate::pg::arena::BuildArena;
 use crate::pg::key::KeyColumns;
 use crate::pg::progress::{self, Phase};
-use crate::pg::relation::Index;
+use crate::pg::relation::{Index, OpenTable};
 use crate::pg::reloptions::{self, Options};
 use crate::pg::settings::{maintenance_work_mem, now};
 use crate::pg::thread::{Pool, wait_a_moment};
@@ -68,7 +68,8 @@ pub fn empty_pages(index: Index) -> [Box<Page>; 3] {
 /// Builds the index from what `scan` shows: it calls its argument for each row and returns the rows of the table.
 pub fn build(index: Index, scan: impl FnOnce(&mut dyn FnMut(Row, &[f32])) -> f64) -> Built {
     let mut builder = Builder::new(index);
-    if let Some(import) = Import::take(index, &builder.parameters) {
+    let import = Import::take(index, &builder.parameters).or_else(|| builder.find_archive());
+    if let Some(import) = import {
         builder.arena = BuildArena::new(import::share_of_memory());
         builder.import = Some(import);
     }
@@ -180,6 +181,18 @@ impl Builder {
             noticed: false,
             import: None,
         }
+    }
+
+    /// What CREATE INDEX is to take instead of building everything: by its option `source`, or else by the setting
+    /// `hybrid.import_from`. Neither is for REINDEX, nor for a table without rows.
+    fn find_archive(&self) -> Option<Import> {
+        let index = self.index;
+        if index.is_reindexed() || OpenTable::of_index(index).is_empty() {
+            return None;
+        }
+        let source = Options::of(index).source.or_else(crate::guc::import_from)?;
+        let plan = crate::archive::import::plan_for_create(index, &source, &import::Fit::of(&self.parameters))?;
+        Some(Import::new(plan, &self.parameters))
     }
 
     fn add(&mut self, row: &Row, vector: &[f32]) {
@@ -403,7 +416,7 @@ impl Builder {
         // The directory lists what is oldest first.
         self.segments.rotate_left(before);
         import.imported.inserted = self.index_tuples - import.imported.linked;
-        import::report(import.imported);
+        import::report(self.index, import.imported, import.asked);
     }
 
     /// Gives rows that were kept for an archived segment to the build.

@@ -132,6 +132,11 @@ impl ImportPlan {
         Ok(Self { fit, misfit, segments, prints })
     }
 
+    /// What it is of.
+    pub fn fit(&self) -> &Fit {
+        &self.fit
+    }
+
     /// Rows in all segments.
     pub fn rows(&self) -> usize {
         self.prints.len()
@@ -185,9 +190,17 @@ pub fn with_plan<R>(plan: ImportPlan, build: impl FnOnce() -> R) -> (R, Imported
     (result, imported)
 }
 
-/// Says what became of the plan.
-pub(super) fn report(imported: Imported) {
-    SLOT.with_borrow_mut(|slot| slot.imported = imported);
+/// Says what became of the plan: to the caller of [`with_plan`] where it `asked`, else to the person.
+pub(super) fn report(index: Index, imported: Imported, asked: bool) {
+    if asked {
+        SLOT.with_borrow_mut(|slot| slot.imported = imported);
+        return;
+    }
+    let (name, Imported { linked, inserted, dropped, refused, .. }) = (index.name(), imported);
+    pgrx::notice!("index \"{name}\": {linked} rows linked as archived, {inserted} inserted, {dropped} dropped");
+    for why in refused {
+        pgrx::warning!("index \"{name}\" was built without a part of the archive: {why}");
+    }
 }
 
 /// Memory that each of three may take: rows that the archive knows, all others, and the segment that is being made.
@@ -208,6 +221,8 @@ pub(super) struct Import {
     prints: Fingerprints,
     pub arena: BuildArena,
     pub imported: Imported,
+    /// By [`with_plan`].
+    pub asked: bool,
 }
 
 impl Import {
@@ -216,19 +231,27 @@ impl Import {
     /// # Errors
     /// 22023 if it does not fit, where that is to be refused.
     pub fn take(index: Index, parameters: &Parameters) -> Option<Self> {
-        let ImportPlan { fit, misfit, segments, prints } = SLOT.with_borrow_mut(|slot| slot.plan.take())?;
+        let plan = SLOT.with_borrow_mut(|slot| slot.plan.take())?;
+        let (fit, misfit) = (&plan.fit, plan.misfit);
         if let Some(why) = fit.misfit(&Fit::of(parameters)) {
             if misfit == Misfit::Refuse {
                 let message = format!("archive does not fit index \"{}\": {why}", index.name());
                 raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message);
             }
-            report(Imported { refused: vec![why], ..Imported::default() });
+            report(index, Imported { refused: vec![why], ..Imported::default() }, true);
             return None;
         }
+        Some(Self { asked: true, ..Self::new(plan, parameters) })
+    }
+
+    /// Begins the import of a plan that fits the index.
+    pub fn new(plan: ImportPlan, parameters: &Parameters) -> Self {
+        let ImportPlan { segments, prints, .. } = plan;
         let mut arena = BuildArena::new(share_of_memory());
         arena.charge(prints.len() * Fingerprints::ROW_BYTES);
         let gathered = Gathered::new(parameters.dimensions, parameters.keys);
-        Some(Self { segments, gathered, prints, arena, imported: Imported { used: true, ..Imported::default() } })
+        let imported = Imported { used: true, ..Imported::default() };
+        Self { segments, gathered, prints, arena, imported, asked: false }
     }
 
     /// Keeps a row that the archive knows; whether it does.

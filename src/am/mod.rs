@@ -41,14 +41,15 @@ fn raise_for(index: Index, error: &Error) -> ! {
                 .hint("Install the newer hybridvec library, or REINDEX with this one.")
                 .raise()
         }
+        Error::Structure(_) => {
+            let message = format!("archive of index \"{name}\" is damaged: {error}");
+            Fault::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, message)
+                .hint("Nothing was changed. Use another archive, or build the index without one.")
+                .raise()
+        }
         Error::Full | Error::Limit(_) => {
             Fault::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, format!("index \"{name}\": {error}")).raise()
         }
-        Error::Structure(_) => Fault::new(
-            PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
-            format!("archive of index \"{name}\" is damaged: {error}"),
-        )
-        .raise(),
         Error::Stopped => Fault::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "index build was stopped").raise(),
     }
 }

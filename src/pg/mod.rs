@@ -3,11 +3,15 @@
 pub mod arena;
 pub mod array;
 mod aside;
+pub mod attempt;
 pub mod buffer;
-#[allow(dead_code, reason = "for src/archive")]
+pub mod catalog;
+pub mod copy;
+pub mod fdw;
 pub mod fetch;
 pub mod fmgr;
 pub mod handler;
+pub mod identity;
 pub mod key;
 pub mod lock;
 mod planner;
@@ -15,10 +19,24 @@ pub mod progress;
 pub mod relation;
 pub mod reloptions;
 pub mod rights;
+pub mod rows;
 pub mod settings;
+pub mod snapshot;
+pub mod temporary;
 pub mod thread;
 pub mod unit;
 mod validate;
 pub mod varlena;
 pub mod worker;
 mod xid;
+
+/// Random bytes that nobody can guess.
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // SAFETY: fills so many bytes.
+    let filled = unsafe { pgrx::pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), N) };
+    if !filled {
+        crate::error::raise(pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "could not generate random bytes");
+    }
+    bytes
+}

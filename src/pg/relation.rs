@@ -93,6 +93,12 @@ impl Index {
         (id.dbId.to_u32(), id.relId.to_u32())
     }
 
+    /// Whether a REINDEX builds it anew now.
+    pub fn is_reindexed(self) -> bool {
+        // SAFETY: reads the state of this process.
+        unsafe { pg_sys::ReindexIsProcessingIndex(self.oid()) }
+    }
+
     pub fn block_count(self) -> BlockNumber {
         // SAFETY: the relation is open.
         unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.0, pg_sys::ForkNumber::MAIN_FORKNUM) }
@@ -465,6 +471,12 @@ impl OpenTable {
     /// Opens the table with AccessShareLock, if it is there and the lock is to be had at once.
     pub(super) fn try_open(oid: pg_sys::Oid) -> Option<Self> {
         try_open(oid, pg_sys::AccessShareLock).map(|relation| Self { relation, owned: true })
+    }
+
+    /// Whether the table has no blocks.
+    pub fn is_empty(&self) -> bool {
+        // SAFETY: the relation is open.
+        unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.relation, pg_sys::ForkNumber::MAIN_FORKNUM) == 0 }
     }
 
     pub(super) fn owner(&self) -> pg_sys::Oid {

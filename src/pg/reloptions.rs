@@ -1,5 +1,6 @@
 //! Index options: registration, parsing, and the values in force.
 
+use crate::archive::Source;
 use crate::error::{Fault, raise};
 use pgrx::{PgSqlErrorCode, direct_function_call, pg_guard, pg_sys};
 use std::ffi::{CStr, c_char};
@@ -25,6 +26,7 @@ struct RawOptions {
     recent_threshold: i32,
     partition_interval: i32,
     auto_compact: bool,
+    source: i32,
 }
 
 /// Options of an index, defaults included.
@@ -47,6 +49,8 @@ pub struct Options {
     /// Microseconds.
     pub partition_interval: i64,
     pub auto_compact: bool,
+    /// For CREATE INDEX: the archive to build from.
+    pub source: Option<Source>,
 }
 
 const DAY: i64 = 86_400_000_000;
@@ -67,6 +71,7 @@ impl Default for Options {
             recent_threshold: 7 * DAY,
             partition_interval: MONTH,
             auto_compact: true,
+            source: None,
         }
     }
 }
@@ -102,6 +107,7 @@ impl Options {
                 recent_threshold: text(o.recent_threshold).map_or(defaults.recent_threshold, microseconds),
                 partition_interval: text(o.partition_interval).map_or(defaults.partition_interval, microseconds),
                 auto_compact: o.auto_compact,
+                source: text(o.source).and_then(|source| Source::parse(&source.to_string_lossy())),
             }
         }
     }
@@ -157,6 +163,16 @@ unsafe extern "C-unwind" fn validate_partition_interval(value: *const c_char) {
         if microseconds < DAY / 24 || microseconds == i64::MAX {
             refuse("partition_interval", text, "An old partition covers an hour or more, and not infinity.");
         }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn validate_source(value: *const c_char) {
+    // SAFETY: PostgreSQL passes a C string, or null for the default of another option.
+    if let Some(text) = unsafe { value.as_ref() }.map(|v| unsafe { CStr::from_ptr(v) })
+        && Source::parse(&text.to_string_lossy()).is_none_or(|source| source.manifest.is_none())
+    {
+        refuse("source", text, "Write the name of a server, a space, and a manifest.");
     }
 }
 
@@ -271,6 +287,14 @@ pub fn register() {
             true,
             lock,
         );
+        pg_sys::add_string_reloption(
+            kind,
+            c"source".as_ptr(),
+            c"Archive that CREATE INDEX builds from: server, space, manifest".as_ptr(),
+            ptr::null(),
+            Some(validate_source),
+            lock,
+        );
         KIND.get_or_init(|| kind);
     }
 }
@@ -295,6 +319,7 @@ pub(super) unsafe extern "C-unwind" fn parse(options: pg_sys::Datum, validate: b
         element(c"recent_threshold", RELOPT_TYPE_STRING, offset_of!(RawOptions, recent_threshold)),
         element(c"partition_interval", RELOPT_TYPE_STRING, offset_of!(RawOptions, partition_interval)),
         element(c"auto_compact", RELOPT_TYPE_BOOL, offset_of!(RawOptions, auto_compact)),
+        element(c"source", RELOPT_TYPE_STRING, offset_of!(RawOptions, source)),
     ]);
     let kind = *KIND.get().expect("options are registered when the library is loaded");
     // SAFETY: the elements describe fields of `RawOptions`.

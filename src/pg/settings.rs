@@ -31,34 +31,63 @@ pub fn now() -> i64 {
 /// What tells whether a text may be a setting's value, and why not.
 type TextCheck = fn(&str) -> Result<(), &'static CStr>;
 
-/// The check of the one setting that is a text.
-static TEXT_CHECK: OnceLock<TextCheck> = OnceLock::new();
+/// Who may set a setting that is a text.
+#[derive(Clone, Copy)]
+pub enum SetBy {
+    Superuser,
+    User,
+}
 
-/// Defines a setting that is a text, which superusers change. There is one, as its hook cannot tell which it is for.
+/// The checks of settings that are texts. A hook cannot tell which setting it is for, so each has one of its own.
+static TEXT_CHECKS: [OnceLock<TextCheck>; 2] = [OnceLock::new(), OnceLock::new()];
+
+/// Defines the setting of this number that is a text.
 pub fn define_text(
-    name: &'static CStr,
-    short: &'static CStr,
-    long: &'static CStr,
+    number: usize,
+    names: [&'static CStr; 3],
     setting: &'static GucSetting<Option<CString>>,
+    by: SetBy,
     check: TextCheck,
 ) {
-    TEXT_CHECK.get_or_init(|| check);
-    let flags = GucFlags::default();
-    // SAFETY: the hook is guarded.
-    unsafe {
-        let (hook, context) = (Some(check_text as _), GucContext::Suset);
-        GucRegistry::define_string_guc_with_hooks(name, short, long, setting, context, flags, hook, None, None);
-    }
+    let hook: pg_sys::GucStringCheckHook = match number {
+        0 => Some(check_text_0),
+        _ => Some(check_text_1),
+    };
+    TEXT_CHECKS[number].get_or_init(|| check);
+    let context = match by {
+        SetBy::Superuser => GucContext::Suset,
+        SetBy::User => GucContext::Userset,
+    };
+    let ([name, short, long], flags) = (names, GucFlags::default());
+    // SAFETY: the hooks are guarded.
+    unsafe { GucRegistry::define_string_guc_with_hooks(name, short, long, setting, context, flags, hook, None, None) };
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn check_text(
+unsafe extern "C-unwind" fn check_text_0(
     value: *mut *mut c_char,
     _extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    let Some(check) = TEXT_CHECK.get() else { return true };
-    // SAFETY: PostgreSQL passes a pointer to the new value, a C string or null.
+    // SAFETY: PostgreSQL's promise.
+    unsafe { check_text(0, value) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn check_text_1(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: PostgreSQL's promise.
+    unsafe { check_text(1, value) }
+}
+
+/// # Safety
+/// `value` points to a setting's new value, a C string or null.
+unsafe fn check_text(number: usize, value: *mut *mut c_char) -> bool {
+    let Some(check) = TEXT_CHECKS[number].get() else { return true };
+    // SAFETY: the caller's promise.
     let text = unsafe { (*value).as_ref().map(|v| CStr::from_ptr(v).to_string_lossy()) };
     match check(&text.unwrap_or_default()) {
         Ok(()) => true,

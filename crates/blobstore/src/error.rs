@@ -33,8 +33,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Option { option, message, .. } => write!(f, "option \"{option}\": {message}"),
-            Self::NotFound { object } => write!(f, "object \"{object}\" is not in the store"),
-            Self::Corrupt { object, what } => write!(f, "object \"{object}\" is damaged: {what}"),
+            Self::NotFound { object } => write!(f, "object \"{}\" is not in the store", Shown(object)),
+            Self::Corrupt { object, what } => write!(f, "object \"{}\" is damaged: {what}", Shown(object)),
             Self::Refused { status: Some(status), message } => {
                 write!(f, "the store refused (HTTP {status}): {message}")
             }
@@ -50,3 +50,31 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A name that may come from a hostile manifest: one line, not long, without secrets.
+struct Shown<'a>(&'a str);
+
+/// Characters of a name that are shown.
+const SHOWN: usize = 150;
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start: String = self.0.chars().take(SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
+        f.write_str(&crate::redact::redact(&start))?;
+        if start.len() < self.0.len() { f.write_str("...") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_as_one_short_line() {
+        let shown = |object: &str| Error::NotFound { object: object.to_owned() }.to_string();
+        assert_eq!(shown("objects/ab/x-1.bin"), "object \"objects/ab/x-1.bin\" is not in the store");
+        assert_eq!(shown("a\r\nLOG: b"), "object \"a??LOG: b\" is not in the store");
+        assert_eq!(shown("https://me:pw@x/"), "object \"https://[hidden]@x/\" is not in the store");
+        assert!(shown(&"ü".repeat(100_000)).len() < 400);
+    }
+}

@@ -6,7 +6,17 @@
 //! Nothing here knows PostgreSQL. Calls block; they are made on threads that may be left behind, so they hold nothing
 //! that a session needs, and they look at [`Context::check`] at least ten times a second while they wait.
 
+pub mod cache;
+pub mod directory;
 pub mod error;
+pub mod http;
+pub mod memory;
+pub mod names;
+pub mod options;
+pub mod receipts;
+pub mod redact;
+pub mod s5;
+pub mod walrus;
 
 pub use error::{Error, Result};
 
@@ -42,6 +52,15 @@ pub struct Placed {
     pub reused: bool,
 }
 
+/// The locator of an object that a manifest names as `locator`, as any other manifest may name it: what begins with `./`
+/// lies where the manifest itself lies.
+pub fn resolve(locator: &str, manifest: &str) -> String {
+    match locator.strip_prefix("./") {
+        Some(name) => format!("{}{name}", &manifest[..manifest.rfind('/').map_or(0, |slash| slash + 1)]),
+        None => locator.to_string(),
+    }
+}
+
 /// What a finished upload did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Receipt {
@@ -56,6 +75,14 @@ pub struct Receipt {
     pub expires: Option<Expiry>,
     /// For a person, one line each.
     pub warnings: Vec<String>,
+}
+
+impl Receipt {
+    /// The receipt of a store without prices and expiry.
+    pub fn of(manifest: Placed, objects: Vec<Placed>, warnings: Vec<String>) -> Self {
+        let sent = objects.iter().chain([&manifest]).filter(|placed| !placed.reused).map(|placed| placed.length).sum();
+        Self { manifest, objects, sent, price: None, expires: None, warnings }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +179,9 @@ impl Context {
     }
 }
 
+/// While it lives, no upload of anybody begins or ends in the store. See [`Store::lock_for_removal`].
+pub type RemovalLock = Box<dyn std::any::Any + Send>;
+
 /// A store. One value serves one session; it may be used from several threads.
 pub trait Store: Send + Sync {
     fn abilities(&self) -> Abilities;
@@ -177,6 +207,17 @@ pub trait Store: Send + Sync {
     /// As [`Store::fetch`].
     fn fetch_manifest(&self, locator: &str, limit: usize, context: &Context) -> Result<Vec<u8>>;
 
+    /// Which of these objects, of earlier archives, a new archive may name without sending them again: those that are in
+    /// the store, as far as it can tell without fetching them, and will be for as long as its options ask. Their locators
+    /// do not begin with `./` (see [`resolve`]). A store that cannot tell says `false`.
+    ///
+    /// # Errors
+    /// As the store.
+    fn present(&self, objects: &[Placed], context: &Context) -> Result<Vec<bool>> {
+        context.check()?;
+        Ok(vec![false; objects.len()])
+    }
+
     /// Removes an object or a manifest; `false` if it was not there.
     ///
     /// # Errors
@@ -192,6 +233,18 @@ pub trait Store: Send + Sync {
     /// What an upload of objects of these lengths and a manifest of `manifest` bytes would cost if none was there.
     /// `None` where the store has no price.
     fn price(&self, lengths: &[u64], manifest: u64) -> Option<Price>;
+
+    /// Keeps uploads out while objects are removed. An upload that reuses an object relies on it before any manifest
+    /// names it; so whoever removes what no manifest names takes this lock, then lists the manifests, then removes.
+    /// Waits for uploads under way. `None`: the store knows no locks, and objects that were stored or reused lately
+    /// must be left alone.
+    ///
+    /// # Errors
+    /// As the store.
+    fn lock_for_removal(&self, context: &Context) -> Result<Option<RemovalLock>> {
+        context.check()?;
+        Ok(None)
+    }
 
     /// Tries the store with a small object.
     ///

@@ -326,75 +326,43 @@ impl Scan {
     /// One beam in each graph, and one round in the lists of all IVF segments; returns what no unfinished segment can come
     /// before.
     fn graph_round(&mut self, store: &impl PageStore, shapes: &Shapes, ef: usize) -> Result<()> {
+        let capacity = self.capacity();
         let probe = self.probe.as_ref().expect("graph rounds have a probe");
-        let (filter, capacity) = (&self.filter, self.capacity());
-        let mut found = Vec::new();
-        let (mut flat, mut visited, mut threshold, mut all_swept) = (0.0, 0.0, f64::INFINITY, true);
-        let (first, mut gave_up) = (self.last.is_none(), false);
-        let (first_round, mut search, mut lists_left) = (ef == self.limits.ef_search, self.ivf.take(), false);
+        let mut round = Round {
+            probe,
+            filter: &self.filter,
+            capacity,
+            ef,
+            first: ef == self.limits.ef_search,
+            nothing_returned: self.last.is_none(),
+            found: Vec::new(),
+            flat: 0.0,
+            visited: 0.0,
+            threshold: f64::INFINITY,
+            all_swept: true,
+            gave_up: false,
+        };
+        let (mut search, mut lists_left) = (self.ivf.take(), false);
         for (i, source) in self.sources.iter_mut().enumerate() {
             let segment = source.segment(store, shapes);
             let head = segment.read_head()?;
             let here = u64::from(head.element_pages) * u64::from(segment.shape.element.per_page);
-            if let Some(reach) = source.swept {
-                flat += if filter.is_none() { price::flat_all(here) } else { price::flat(here, 0.0) };
-                threshold = threshold.min(reach);
-                continue;
+            match (source.swept, source.entry.kind) {
+                (Some(reach), _) => round.was_swept(here, reach),
+                (None, SegmentKind::Ivf) => {
+                    let search = Lists { of_scan: &mut search, number: i as u32, probes: self.limits.probes };
+                    round.lists(source, segment, &head, here, search)?;
+                }
+                (None, _) => round.graph(source, segment, &head, here)?,
             }
-            if source.entry.kind == SegmentKind::Ivf {
-                let done = search.as_ref().is_some_and(|search| search.done());
-                if done || first_round && here <= SMALL * ef as u64 {
-                    // What codes could not tell is found by reading all elements, once all lists were read.
-                    let skip = |slot| search.as_ref().is_some_and(|search| search.has_returned(i as u32, slot));
-                    let reach = sweep(segment, &head, (probe, filter), capacity, skip, &mut found)?;
-                    threshold = threshold.min(reach);
-                    source.swept = Some(reach);
-                    continue;
-                }
-                all_swept = false;
-                let search = search.get_or_insert_with(|| Search::new(probe, segment.shape, self.limits.probes));
-                if first_round {
-                    search.add(i as u32, segment, &head, (probe, filter))?;
-                }
-                flat += if filter.is_none() { price::flat_all(here) } else { price::flat(here, search.share()) };
-                continue;
-            }
-            let fresh = source.beam.visited() == 0;
-            let mut results = None;
-            if !fresh || here > SMALL * ef as u64 {
-                if fresh && let Some((near, _)) = descend(segment, &head, probe, 0)? {
-                    source.beam.enter_filtered(segment, probe, filter, near.slot())?;
-                }
-                let filtered = Filtered { filter, elements: here };
-                results = source.beam.round_filtered(segment, probe, filtered, ef)?;
-            }
-            let Some(results) = results else {
-                if fresh {
-                    let reach = sweep(segment, &head, (probe, filter), capacity, |_| false, &mut found)?;
-                    threshold = threshold.min(reach);
-                    source.swept = Some(reach);
-                } else {
-                    // What was returned of this segment, a flat pass knows to leave out.
-                    gave_up = true;
-                    threshold = f64::NEG_INFINITY;
-                }
-                continue;
-            };
-            all_swept = false;
-            let start = found.len();
-            found.extend(results.iter().map(|r| entry(probe, source.entry.id, r)));
-            visited += source.beam.visited() as f64;
-            let share = source.beam.share();
-            flat += if filter.is_none() { price::flat_all(here) } else { price::flat(here, share) };
-            let exhausted = source.beam.exhausted();
-            threshold = threshold.min(if exhausted { f64::INFINITY } else { reach(&mut found[start..], first) });
         }
+        let Round { found, flat, mut visited, threshold, all_swept, gave_up, nothing_returned: first, .. } = round;
         if let Some(search) = search.as_mut().filter(|search| !search.done() && !gave_up) {
             let sources = &self.sources;
             let segment_of = |i: u32| sources[i as usize].segment(store, shapes);
             // As of a beam, the first round returns all it found, and later ones keep the further half back.
             let count = if first { ef } else { ef.div_ceil(2) };
-            search.start_round(&Asked { segment_of, probe, filter }, ef, count)?;
+            search.start_round(&Asked { segment_of, probe, filter: &self.filter }, ef, count)?;
             visited += search.cost();
             lists_left = true;
         }
@@ -491,6 +459,122 @@ impl Scan {
     /// Whether `last` came from a flat pass: then everything up to it was returned or is late.
     fn flat_before(&self) -> bool {
         self.flat_passes > 0
+    }
+}
+
+/// One round of beams and sweeps over the segments of a scan.
+struct Round<'s> {
+    probe: &'s Probe,
+    filter: &'s Filter,
+    /// Entries that a sweep keeps.
+    capacity: usize,
+    /// Width of the beams.
+    ef: usize,
+    /// The first round of the scan.
+    first: bool,
+    nothing_returned: bool,
+    found: Vec<Entry>,
+    /// What reading everything would cost, and what was spent, in elements reached by links.
+    flat: f64,
+    visited: f64,
+    /// The bound up to which graphs and sweeps found everything.
+    threshold: f64,
+    all_swept: bool,
+    /// A graph's beam says that reading everything is cheaper.
+    gave_up: bool,
+}
+
+/// The search of all IVF segments, and which of the scan's segments is meant.
+struct Lists<'s> {
+    of_scan: &'s mut Option<Search>,
+    number: u32,
+    probes: usize,
+}
+
+impl Round<'_> {
+    /// What reading `elements` in sequence costs, where `share` of them pass.
+    fn price(&self, elements: u64, share: f64) -> f64 {
+        if self.filter.is_none() { price::flat_all(elements) } else { price::flat(elements, share) }
+    }
+
+    fn was_swept(&mut self, elements: u64, reach: f64) {
+        self.flat += self.price(elements, 0.0);
+        self.threshold = self.threshold.min(reach);
+    }
+
+    /// Reads a segment whole, but for elements to skip.
+    fn sweep<S: PageStore>(
+        &mut self,
+        source: &mut Source,
+        segment: Segment<S>,
+        head: &Head,
+        skip: impl Fn(Slot) -> bool,
+    ) -> Result<()> {
+        let reach = sweep(segment, head, (self.probe, self.filter), self.capacity, skip, &mut self.found)?;
+        self.threshold = self.threshold.min(reach);
+        source.swept = Some(reach);
+        Ok(())
+    }
+
+    /// An IVF segment: reads it whole if it is small, or if all its lists were read; otherwise the search has its lists.
+    fn lists<S: PageStore>(
+        &mut self,
+        source: &mut Source,
+        segment: Segment<S>,
+        head: &Head,
+        elements: u64,
+        lists: Lists,
+    ) -> Result<()> {
+        let search = lists.of_scan.as_ref();
+        if search.is_some_and(|search| search.done()) || self.first && elements <= SMALL * self.ef as u64 {
+            // What codes could not tell is found by reading all elements, once all lists were read.
+            let skip = |slot| search.is_some_and(|search| search.has_returned(lists.number, slot));
+            return self.sweep(source, segment, head, skip);
+        }
+        self.all_swept = false;
+        let search = lists.of_scan.get_or_insert_with(|| Search::new(self.probe, segment.shape, lists.probes));
+        if self.first {
+            search.add(lists.number, segment, head, (self.probe, self.filter))?;
+        }
+        self.flat += self.price(elements, search.share());
+        Ok(())
+    }
+
+    /// A graph: a beam, or all of it where that costs no more.
+    fn graph<S: PageStore>(
+        &mut self,
+        source: &mut Source,
+        segment: Segment<S>,
+        head: &Head,
+        elements: u64,
+    ) -> Result<()> {
+        let fresh = source.beam.visited() == 0;
+        let mut results = None;
+        if !fresh || elements > SMALL * self.ef as u64 {
+            if fresh && let Some((near, _)) = descend(segment, head, self.probe, 0)? {
+                source.beam.enter_filtered(segment, self.probe, self.filter, near.slot())?;
+            }
+            let filtered = Filtered { filter: self.filter, elements };
+            results = source.beam.round_filtered(segment, self.probe, filtered, self.ef)?;
+        }
+        let Some(results) = results else {
+            if fresh {
+                return self.sweep(source, segment, head, |_| false);
+            }
+            // What was returned of this segment, a flat pass knows to leave out.
+            self.gave_up = true;
+            self.threshold = f64::NEG_INFINITY;
+            return Ok(());
+        };
+        self.all_swept = false;
+        let start = self.found.len();
+        self.found.extend(results.iter().map(|r| entry(self.probe, source.entry.id, r)));
+        self.visited += source.beam.visited() as f64;
+        self.flat += self.price(elements, source.beam.share());
+        let exhausted = source.beam.exhausted();
+        let reach = if exhausted { f64::INFINITY } else { reach(&mut self.found[start..], self.nothing_returned) };
+        self.threshold = self.threshold.min(reach);
+        Ok(())
     }
 }
 

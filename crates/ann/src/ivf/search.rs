@@ -24,7 +24,8 @@ const _: () = assert!(BLOCK == BLOCK_ROWS);
 const CENTROID: f64 = 0.1;
 const POSTINGS: f64 = 0.5;
 const IN_SEQUENCE: f64 = 0.125;
-/// Lists that the first round reads when nobody says how many, for the square root of all.
+/// Lists that the first round reads when nobody says how many: this, times the sum of the square roots of the segments'
+/// numbers of lists. The nearest rows are spread over all segments, so each one adds its share.
 const PROBES_BY_ROOT: f64 = 1.2;
 /// Candidates that are ranked together.
 const BATCH: usize = 8;
@@ -69,8 +70,10 @@ pub struct Search {
     /// None under L1, which has no codes: elements of lists are ranked one and all.
     query: Option<Query>,
     ranking: Ranking,
-    /// Lists that the next round reads.
+    /// Lists that the next round reads; 0 before the first: by the roots.
     probes: usize,
+    /// The sum over the segments of the square root of the number of lists.
+    roots: f64,
     /// Handed out.
     returned: HashSet<(u32, Slot)>,
     cost: f64,
@@ -115,6 +118,7 @@ impl Search {
             query,
             ranking: Ranking::default(),
             probes,
+            roots: 0.0,
             returned: HashSet::new(),
             cost: 0.0,
             share: 1.0,
@@ -138,6 +142,7 @@ impl Search {
         query: (&Probe, &Filter),
     ) -> Result<()> {
         self.cost += f64::from(head.lists) * CENTROID;
+        self.roots += f64::from(head.lists).sqrt();
         self.ranking.add(source, segment, head, &self.forms, query)
     }
 
@@ -175,7 +180,7 @@ impl Search {
     ) -> Result<()> {
         let all = self.ranking.len();
         if self.probes == 0 {
-            self.probes = ((all as f64).sqrt() * PROBES_BY_ROOT).ceil() as usize;
+            self.probes = (self.roots * PROBES_BY_ROOT).ceil() as usize;
         }
         // Each element may have two postings, so the ef-th best of those not returned is among these.
         self.keep = 2 * (ef + self.returned.len());

@@ -2,6 +2,7 @@
 
 use crate::data::with_queries;
 use crate::harness::*;
+use ann::distance::Metric;
 use ann::hnsw::scan::{Limits, Scan};
 use ann::index::{Directory, Meta};
 use ann::keys::Filter;
@@ -55,4 +56,19 @@ fn a_share_of_the_lists_finds_nearly_all() {
         assert!(few > least, "{metric:?}: {few}");
         assert!(all > 0.995, "{metric:?}: {all} of all lists");
     }
+}
+
+/// The nearest rows are spread over as many segments as there are intervals of time: each needs lists of its own.
+#[test]
+fn many_segments_lose_no_recall() {
+    let parameters = parameters(Metric::Cosine, 48, 0);
+    let (vectors, queries) = with_queries(22, 24_000, 48, 60);
+    let rows = table(0, vectors);
+    let (one, many) = (empty(&parameters), empty(&parameters));
+    add_ivf(&one, &parameters, &rows, 0);
+    rows.chunks(3000).for_each(|rows| _ = add_ivf(&many, &parameters, rows, 0));
+    let limits = Limits { ef_search: 20, ..WIDE };
+    let (of_one, of_many) = [&one, &many].map(|s| recall(s, &rows, &queries, &Filter::none(), limits)).into();
+    println!("{of_one:.3} of one segment, {of_many:.3} of eight");
+    assert!(of_many > 0.97 && of_many > of_one - 0.005, "{of_one} of one segment, {of_many} of eight");
 }
