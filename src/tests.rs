@@ -303,13 +303,13 @@ mod tests {
         value("SELECT count(*) FROM hybrid_check('t_v_idx', true)")
     }
 
-    /// All rows come, by way of the index.
+    /// Rows that come by way of the index; of a graph a few come too late and are left out.
     fn rows_in_order() -> i64 {
         value("SELECT count(*) FROM (SELECT id FROM t ORDER BY v <-> '[1,0,0,0,0,0,0,0]' LIMIT 1000000) s")
     }
 
     fn segments() -> String {
-        value("SELECT string_agg(kind || ' ' || elements, ', ' ORDER BY segment) FROM hybrid_segments('t_v_idx')")
+        value("SELECT string_agg(kind || ' ' || rows, ', ' ORDER BY id) FROM hybrid_segments('t_v_idx')")
     }
 
     fn relink(options: &str) {
@@ -317,12 +317,12 @@ mod tests {
         Spi::run("SET LOCAL enable_seqscan = off").expect("set");
         let (fit, kept) = archive("t_v_idx");
         let (before, rows) = (value::<Vec<i32>>(NEAREST), rows_in_order());
-        assert_eq!(rows, 4000);
+        assert!(rows > 3600, "{rows}");
         let reindex = || Spi::run("REINDEX INDEX t_v_idx").expect("reindex");
         // The same rows at the same place.
         let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), reindex);
         assert_eq!((imported.linked, imported.inserted, imported.dropped), (4000, 0, 0), "{imported:?}");
-        assert_eq!((imported.used, imported.refused.len(), faults(), rows_in_order()), (true, 0, 0, 4000));
+        assert_eq!((imported.used, imported.refused.len(), faults(), rows_in_order()), (true, 0, 0, rows));
         assert_eq!(value::<Vec<i32>>(NEAREST), before);
         // What is exported now is what was.
         let (_, again) = archive("t_v_idx");
@@ -335,25 +335,33 @@ mod tests {
         Spi::run("CREATE INDEX t_hash ON t ((id * 7919 % 4001)); CLUSTER t USING t_hash").expect("clustered");
         let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), reindex);
         assert_eq!((imported.linked, imported.inserted, imported.dropped), (4000, 0, 0), "{imported:?}");
-        assert_eq!((faults(), rows_in_order()), (0, 4000));
+        assert_eq!((faults(), rows_in_order()), (0, rows));
         assert_eq!(value::<Vec<i32>>(NEAREST), before);
-        // Other vectors, the same vectors under other TIDs, rows that are gone, and new ones.
+        // Versions that this transaction made old are indexed, too: somebody might still see them.
+        Spi::run("DELETE FROM t WHERE id % 20 = 1; UPDATE t SET id = -id WHERE id % 7 = 0; CLUSTER t USING t_hash")
+            .expect("changed");
+        let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), reindex);
+        assert_eq!((imported.linked, faults()), (4000, 0), "{imported:?}");
+        // A table with other vectors, without some rows, with new ones.
         Spi::run(
-            "UPDATE t SET v = (ARRAY(SELECT cos(id * j * 0.53) FROM generate_series(1, 8) j)::real[])::vector WHERE id % 10 = 0;
-             UPDATE t SET id = id WHERE id % 7 = 0;
-             DELETE FROM t WHERE id % 20 = 1;
-             INSERT INTO t SELECT id + 10000, v FROM t WHERE id <= 100;
-             CLUSTER t USING t_hash",
+            "CREATE TABLE n AS SELECT abs(id) AS id, CASE WHEN id % 10 = 0
+                 THEN (ARRAY(SELECT cos(id * j * 0.53) FROM generate_series(1, 8) j)::real[])::vector(8) ELSE v END AS v
+                 FROM t ORDER BY id * 31 % 97;
+             INSERT INTO n SELECT id + 10000, v FROM n WHERE id <= 100;
+             ALTER TABLE n ALTER v TYPE vector(8);
+             DROP TABLE t;
+             ALTER TABLE n RENAME TO t",
         )
         .expect("changed");
         let all = value::<i64>("SELECT count(*) FROM t");
-        Spi::run("DROP INDEX t_hash").expect("dropped");
-        let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), reindex);
+        let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), || {
+            Spi::run(&format!("CREATE INDEX t_v_idx ON t USING hybrid (v) {options}")).expect("index");
+        });
         assert_eq!(imported.refused, Vec::<String>::new());
-        assert!(imported.inserted >= 400, "{imported:?}");
-        assert!(imported.linked >= 3400 - 200, "{imported:?}");
-        assert!(imported.dropped >= 500, "{imported:?}");
-        assert_eq!((faults(), rows_in_order()), (0, all), "{imported:?}, {}", segments());
+        assert_eq!((imported.linked, imported.dropped), (3400, 600), "{imported:?}");
+        assert_eq!(imported.linked + imported.inserted, all as u64, "{imported:?}");
+        assert_eq!(faults(), 0, "{imported:?}, {}", segments());
+        assert!(rows_in_order() * 10 > all * 9);
         let found = value::<Vec<i32>>(NEAREST);
         Spi::run("SET LOCAL enable_seqscan = on; SET LOCAL enable_indexscan = off").expect("set");
         let exact = value::<Vec<i32>>(NEAREST);
@@ -387,11 +395,11 @@ mod tests {
         let ground = elements.iter().position(|e| e.level == 0).expect("some") as u32;
         let high = elements.iter_mut().find(|e| e.level > 0).expect("some");
         high.neighbors[1][0] = ground;
-        let elements = header.elements;
+        let rows = header.elements;
         let reindex = || Spi::run("REINDEX INDEX t_v_idx").expect("reindex");
         let ((), imported) = with_plan(plan(&fit, Misfit::Refuse, &kept), reindex);
         assert_eq!((imported.linked, imported.inserted, imported.refused.len()), (0, 3000, 1), "{imported:?}");
-        assert_eq!((faults(), rows_in_order(), segments()), (0, 3000, format!("hnsw {elements}")));
+        assert_eq!((faults(), segments()), (0, format!("hnsw {rows}")));
     }
 
     #[pg_test]

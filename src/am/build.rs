@@ -1,6 +1,6 @@
 //! `CREATE INDEX`, `REINDEX`: encode the rows, link them on threads, write the pages, log them.
 
-use super::import::{self, Archived, Import, Structure};
+use super::import::{self, Archived, Import, Structure, interruptible};
 use super::keys::age_key;
 use super::{check_dimensions, or_raise};
 use crate::error::Fault;
@@ -449,7 +449,7 @@ impl Builder {
         let write = |block, page: &Page| append(index, block, page);
         match &mut archived.structure {
             Structure::Graph { header, source } => {
-                let links = Links::read(arena, &self.shape, header, source)?;
+                let links = Links::read(arena, &self.shape, header, &mut interruptible(source))?;
                 let (rows, mapping) = gathered.segment(claims, header.elements, arena)?;
                 let (codes, lists) = rows.finish();
                 let settings = (&self.shape, self.parameters.ef_construction, u64::from(self.next_block));
@@ -463,7 +463,7 @@ impl Builder {
             }
             Structure::Lists { header, centroids, source } => {
                 let (rows, mapping) = gathered.segment(claims, header.elements, arena)?;
-                let assignment = assignment(header, source, &mapping)?;
+                let assignment = assignment(header, &mut interruptible(source), &mapping)?;
                 let (codes, lists) = rows.finish();
                 let shape = self.shape.without_neighbors();
                 let plan = Plan::from_structure((&codes, &lists, &shape), centroids, assignment, &mut work)?;

@@ -5,8 +5,8 @@ use crate::pg::relation::{Index, OpenTable};
 use ann::relink::{Fingerprint, fingerprint};
 use ann::shape::HeapTid;
 
-/// Fingerprints of the rows under these TIDs of the index, in their order; `None` where the active snapshot sees no row.
-/// The table is read in the order of its blocks. Expressions of the index are evaluated as the table's owner.
+/// Fingerprints of the rows under these TIDs of the index, in their order; `None` where a snapshot
+/// taken now sees no row. The table is read in the order of its blocks. Expressions of the index are evaluated as the table's owner.
 pub fn of_rows(index: Index, table: &OpenTable, tids: &[HeapTid]) -> Vec<Option<Fingerprint>> {
     let mut order: Vec<usize> = (0..tids.len()).collect();
     order.sort_unstable_by_key(|&i| tids[i]);

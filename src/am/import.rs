@@ -47,6 +47,18 @@ impl Archived {
     }
 }
 
+/// The same source, which lets a cancel happen.
+pub(super) fn interruptible<'a, E: 'a>(source: &'a mut Source<'static, E>) -> Source<'a, E> {
+    Box::new(|visit| {
+        source(&mut |ordinal, element| {
+            if ordinal.is_multiple_of(1024) {
+                pgrx::check_for_interrupts!();
+            }
+            visit(ordinal, element)
+        })
+    })
+}
+
 /// What must be the same in the index that was archived and in the one that is built.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
@@ -108,9 +120,11 @@ impl ImportPlan {
         for (number, segment) in (0..).zip(&mut segments) {
             let mut add = |ordinal, rows: &[_]| rows.iter().try_for_each(|print| prints.add(number, ordinal, *print));
             match &mut segment.structure {
-                Structure::Graph { header, source } => each_graph_row(header, &shape, source, &mut add)?,
+                Structure::Graph { header, source } => {
+                    each_graph_row(header, &shape, &mut interruptible(source), &mut add)?;
+                }
                 Structure::Lists { header, centroids, source } => {
-                    each_list_row(header, &shape, centroids, source, &mut add)?;
+                    each_list_row(header, &shape, centroids, &mut interruptible(source), &mut add)?;
                 }
             }
         }

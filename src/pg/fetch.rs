@@ -6,12 +6,11 @@ use super::varlena::VectorRef;
 use ann::keys::Keys;
 use ann::shape::HeapTid;
 use pgrx::pg_sys;
-use std::marker::PhantomData;
 
 /// Columns that an index of ours has at most: the vector and its keys are checked to be fewer.
 const MAX_COLUMNS: usize = pg_sys::INDEX_MAX_KEYS as usize;
 
-/// Fetches rows that the active snapshot sees. Index expressions are evaluated: the caller is the table's owner then, by
+/// Fetches rows that a snapshot of its own sees, taken when this is made. Index expressions are evaluated: the caller is the table's owner then, by
 /// [`OpenTable::as_owner`].
 pub struct RowFetch<'a> {
     table: &'a OpenTable,
@@ -20,11 +19,11 @@ pub struct RowFetch<'a> {
     estate: *mut pg_sys::EState,
     slot: *mut pg_sys::TupleTableSlot,
     fetch: *mut pg_sys::IndexFetchTableData,
-    index: PhantomData<Index>,
+    snapshot: pg_sys::Snapshot,
 }
 
 impl<'a> RowFetch<'a> {
-    /// For the rows of `table`, which `index` is on. Both stay open, and the snapshot active, while this is used.
+    /// For the rows of `table`, which `index` is on. Both stay open while this is used.
     pub fn new(table: &'a OpenTable, index: Index) -> Self {
         let relation = table.as_ptr();
         // SAFETY: both relations are open. What is made here lives in the current context or the executor state until the
@@ -36,7 +35,8 @@ impl<'a> RowFetch<'a> {
             let begin = (*(*relation).rd_tableam).index_fetch_begin;
             let begin = begin.expect("a table access method can fetch rows for indexes");
             let fetch = pg_sys::ffi::pg_guard_ffi_boundary(|| begin(relation));
-            Self { table, keys: KeyColumns::of(index), info, estate, slot, fetch, index: PhantomData }
+            let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetTransactionSnapshot());
+            Self { table, keys: KeyColumns::of(index), info, estate, slot, fetch, snapshot }
         }
     }
 
@@ -74,14 +74,13 @@ impl<'a> RowFetch<'a> {
         let mut pointer = pg_sys::ItemPointerData::default();
         tid_into(tid, &mut pointer);
         let (mut call_again, mut all_dead) = (false, false);
-        // SAFETY: the fetch is of this table, and the snapshot is active. With an MVCC snapshot one call goes through the
+        // SAFETY: the fetch is of this table, and the snapshot is registered. With an MVCC snapshot one call goes through the
         // whole chain.
         unsafe {
             let fetch = (*(*self.table.as_ptr()).rd_tableam).index_fetch_tuple;
             let fetch = fetch.expect("a table access method can fetch rows for indexes");
-            let snapshot = pg_sys::GetActiveSnapshot();
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                fetch(self.fetch, &mut pointer, snapshot, self.slot, &mut call_again, &mut all_dead)
+                fetch(self.fetch, &mut pointer, self.snapshot, self.slot, &mut call_again, &mut all_dead)
             })
         }
     }
@@ -107,6 +106,7 @@ impl Drop for RowFetch<'_> {
             let end = end.expect("a table access method can fetch rows for indexes");
             pg_sys::ffi::pg_guard_ffi_boundary(|| end(self.fetch));
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::UnregisterSnapshot(self.snapshot);
             pg_sys::FreeExecutorState(self.estate);
             pg_sys::pfree(self.info.cast());
         }
