@@ -2,7 +2,7 @@
 
 #[pgrx::pg_schema]
 mod tests {
-    use crate::archive::roundtrip::tests::{attempt, names, oid, once, read, round_trip, run, text, value};
+    use crate::archive::roundtrip::tests::{names, oid, read, round_trip, run, text, value};
     use crate::archive::rows::{Cutter, LARGEST_CHUNK, LONGEST_LINE, RANGE_BLOCKS, load_rows, read_rows};
     use crate::archive::table::{create, describe};
     use crate::pg::rows::RowVisitor;

@@ -106,6 +106,8 @@ pub fn archive(key: Option<&archive::Key>) -> (Manifest, Vec<Packed>) {
     let (graph_header, elements) = graph(40, 4, 1);
     let graph = SegmentObjects {
         structure: Structure::Graph(graph_header),
+        origin: Some([3; 16]),
+        created: 814_000_000_000_000,
         rows: elements.iter().map(|element| element.rows.len() as u64).sum(),
         objects: put(Kind::Graph, graph_chunks(graph_header, &elements)),
         centroids: vec![],
@@ -116,6 +118,8 @@ pub fn archive(key: Option<&archive::Key>) -> (Manifest, Vec<Packed>) {
     let rows = elements.iter().map(|element| element.rows.len()).sum::<usize>();
     let lists = SegmentObjects {
         structure: Structure::Lists(lists_header),
+        origin: None,
+        created: 813_000_000_000_000,
         rows: rows as u64,
         objects: put(Kind::Lists, lists_chunks(lists_header, &elements)),
         centroids: put(Kind::Centroids, encode_centroids(&lists_header, centroids(&lists_header, 3)).unwrap()),
