@@ -169,7 +169,6 @@ pub(crate) fn is_quiet() -> bool {
 }
 
 /// Where CREATE INDEX may look for an archive.
-#[allow(dead_code, reason = "for the build of an index, once it imports")]
 pub(crate) fn import_from() -> Option<Source> {
     Source::parse(&IMPORT_FROM.get()?.to_string_lossy())
 }

@@ -255,7 +255,7 @@ mod tests {
         let (meta, directory) = Directory::read(&store).expect("sound");
         let prints = |rows: &[Row]| -> Vec<Fingerprint> {
             let tids: Vec<_> = rows.iter().map(|row| row.tid).collect();
-            fingerprints::of_rows(opened.index(), &table, &tids).into_iter().flatten().collect()
+            fingerprints::of_rows(opened.index(), &table, &tids, |_, _| {}).into_iter().flatten().collect()
         };
         let kept = directory.segments.iter().filter(|s| s.kind != SegmentKind::Pending).map(|segment| {
             if segment.kind == SegmentKind::Hnsw {
@@ -445,14 +445,14 @@ mod tests {
         let tids: Vec<_> = (1..=50).map(|offset| shape::HeapTid { block: 0, offset }).collect();
         let of = |id: i32, k: i64| fingerprint(&[id as f32, 1.0], &Keys::new(&[Some(k)]));
         let all = |changed: &dyn Fn(i32) -> Option<Fingerprint>| -> Vec<_> { (1..=50).map(changed).collect() };
-        let found = fingerprints::of_rows(opened.index(), &table, &tids);
+        let found = fingerprints::of_rows(opened.index(), &table, &tids, |_, _| {});
         assert_eq!(found, all(&|id| Some(of(id, i64::from(id % 3)))));
         // No column of the index changes: the row goes on under its old TID. Else it has another one.
         Spi::run(
             "UPDATE t SET note = 1 WHERE id = 50; UPDATE t SET v = '[7,7]' WHERE id = 20; DELETE FROM t WHERE id = 30",
         )
         .expect("changed");
-        let found = fingerprints::of_rows(opened.index(), &table, &tids);
+        let found = fingerprints::of_rows(opened.index(), &table, &tids, |_, _| {});
         let gone = [20, 30];
         assert_eq!(found, all(&|id| (!gone.contains(&id)).then(|| of(id, i64::from(id % 3)))));
     }

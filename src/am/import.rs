@@ -136,11 +136,6 @@ impl ImportPlan {
     pub fn fit(&self) -> &Fit {
         &self.fit
     }
-
-    /// Rows in all segments.
-    pub fn rows(&self) -> usize {
-        self.prints.len()
-    }
 }
 
 /// What became of a plan.

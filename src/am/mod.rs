@@ -3,9 +3,7 @@
 pub mod build;
 pub mod compact;
 pub mod cost;
-#[allow(dead_code, reason = "for src/archive")]
 pub mod fingerprints;
-#[allow(dead_code, reason = "for src/archive")]
 pub mod import;
 pub mod insert;
 pub mod keys;

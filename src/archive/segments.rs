@@ -4,12 +4,12 @@
 //! fingerprints of rows that died since stay where they are, and only the list of dead elements is new.
 
 use super::read::{Failure, Result};
-use crate::pg::fetch::RowFetch;
+use crate::am::fingerprints::of_rows;
 use crate::pg::relation::{Index, OpenTable};
 use ann::index::{Meta, SegmentEntry, SegmentKind};
 use ann::keys::Row;
 use ann::page::PageStore;
-use ann::relink::{Fingerprint, GraphReader, ListsReader, ReadElement, ReadListed, fingerprint};
+use ann::relink::{Fingerprint, GraphReader, ListsReader, ReadElement, ReadListed};
 use archive::{
     Centroid, GraphElement, GraphEncoder, GraphHeader, Key, Kind, ListElement, ListsEncoder, ListsHeader, ObjectRef,
     Packed, ROWS_A_PUSH, SegmentObjects, Structure, VectorsEncoder, encode_centroids, encode_tombstones, pack,
@@ -193,19 +193,10 @@ impl<S: PageStore> Maker<'_, S> {
     fn flush<C: Encode>(&mut self, segment: &mut Segment<C>, batch: &mut Batch<C::Element>) -> Result<()> {
         let tids: Vec<_> = batch.elements.iter().flat_map(|e| e.rows.iter().map(|row| row.tid)).collect();
         let (dimensions, wants) = (self.meta.parameters.dimensions, segment.vectors.is_some());
-        let mut found: Vec<Option<Fingerprint>> = vec![None; tids.len()];
         let mut values = vec![0f32; if wants { tids.len() * dimensions } else { 0 }];
-        let mut order: Vec<usize> = (0..tids.len()).collect();
-        order.sort_unstable_by_key(|&i| tids[i]);
-        self.table.as_owner(|| {
-            let mut rows = RowFetch::new(self.table, self.index);
-            for i in order {
-                found[i] = rows.fetch(tids[i], |vector, keys| {
-                    if wants {
-                        values[i * dimensions..][..dimensions].copy_from_slice(vector);
-                    }
-                    fingerprint(vector, keys)
-                });
+        let found = of_rows(self.index, self.table, &tids, |i, vector| {
+            if wants {
+                values[i * dimensions..][..dimensions].copy_from_slice(vector);
             }
         });
         let mut at = 0;

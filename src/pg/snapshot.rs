@@ -7,7 +7,6 @@ pub struct Snapshot(pg_sys::Snapshot);
 
 impl Snapshot {
     /// The snapshot of the statement that runs, the same for all that the statement does.
-    #[allow(dead_code, reason = "for the SQL functions that back up")]
     pub fn active() -> Self {
         // SAFETY: a function called by SQL has an active snapshot; it is registered with the current resource owner.
         Self(unsafe { pg_sys::RegisterSnapshot(pg_sys::GetActiveSnapshot()) })
