@@ -7,7 +7,7 @@ export PG_CONFIG
 endif
 export COUNT DATA METRIC ROWS CLIENTS SYSTEMS SECONDS_PER_POINT ROUNDS EF OUT MORE ONLY
 
-.PHONY: help setup build install demo psql stop test lint unit server regress isolation tap crash bench clean
+.PHONY: help setup build install demo emulators psql stop test lint unit server regress isolation tap crash bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ install: setup ## compile for release and install into PostgreSQL (PG_CONFIG=...
 
 demo: install ## semantic search on real texts in a private throw-away server
 	@scripts/demo.sh
+
+emulators: ## Walrus (port 31415), an S5 path service (31416) and an S5 portal (31417) on this machine, until Ctrl-C
+	@cargo run --quiet --release -p emulators -- all --port 31415
 
 psql: ## connect to the demo server
 	@scripts/cluster.sh psql demo -d demo

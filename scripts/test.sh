@@ -116,8 +116,11 @@ prove_as_server() {
     as_server rm -rf "$dir"
     as_server mkdir "$dir"
     tar -C "$REPO" -c pg_test | as_server tar -C "$dir" -x
+    # Stores to test against: the server's user may not be able to reach the checkout.
+    cargo build -p emulators
+    tar -C "${CARGO_TARGET_DIR:-$REPO/target}/debug" -c emulators | as_server tar -C "$dir" -x
     as_server env -C "$dir" PATH="$BINDIR:$PATH" TESTDIR="$dir" PG_REGRESS="$PGXS_SRC/test/regress/pg_regress" \
-        PERL5LIB="$PGXS_SRC/test/perl" TMPDIR=/tmp CRASH_ROUNDS="${CRASH_ROUNDS:-5}" SEED="${SEED:-}" \
+        PERL5LIB="$PGXS_SRC/test/perl" TMPDIR=/tmp EMULATORS="$dir/emulators" CRASH_ROUNDS="${CRASH_ROUNDS:-5}" SEED="${SEED:-}" \
         prove --jobs 2 --failures --timer "$@" || status=$?
     ((status == 0)) || show_tap_logs "$dir"
     return "$status"

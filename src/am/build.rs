@@ -190,8 +190,12 @@ impl Builder {
         if index.is_reindexed() || OpenTable::of_index(index).is_empty() {
             return None;
         }
-        let source = Options::of(index).source.or_else(crate::guc::import_from)?;
-        let plan = crate::archive::import::plan_for_create(index, &source, &import::Fit::of(&self.parameters))?;
+        let fit = import::Fit::of(&self.parameters);
+        // A dump carries the option: what it names may be gone by now.
+        let sources = [Options::of(index).source, crate::guc::import_from()];
+        let mut plans =
+            sources.iter().flatten().map(|source| crate::archive::import::plan_for_create(index, source, &fit));
+        let plan = plans.find_map(|plan| plan)?;
         Some(Import::new(plan, &self.parameters))
     }
 

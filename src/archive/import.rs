@@ -246,9 +246,13 @@ pub(crate) fn plan_for_create(index: Index, source: &Source, own: &Fit) -> Optio
         Ok(plan) => return Some(plan),
         Err(why) => why,
     };
-    Fault::new(PgSqlErrorCode::ERRCODE_WARNING, format!("index \"{name}\" is built without an archive"))
-        .detail(format!("{why}."))
-        .report(PgLogLevel::WARNING);
+    Fault::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!("index \"{name}\" is not made of an archive on server \"{}\"", source.server),
+    )
+    .detail(format!("{why}."))
+    .hint("It is built from the table.")
+    .report(PgLogLevel::WARNING);
     None
 }
 
