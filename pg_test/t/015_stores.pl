@@ -36,7 +36,7 @@ sub emulator
 	return $1;
 }
 
-END { $_->kill_kill(grace => 1) for @running }
+END { local $?; $_->kill_kill(grace => 1) for @running }
 
 sub one { my ($sql) = @_; return $node->safe_psql($db, $sql) }
 
@@ -64,14 +64,14 @@ one(<<"SQL");
 CREATE SERVER walrus FOREIGN DATA WRAPPER hybrid_store
     OPTIONS (type 'walrus', publisher '$walrus', aggregator '$walrus', shards '10', epochs '5', epoch_seconds '86400');
 CREATE SERVER s5 FOREIGN DATA WRAPPER hybrid_store OPTIONS (type 's5', url '$s5', api 'path', prefix 'home/hybridvec');
-CREATE SERVER portal FOREIGN DATA WRAPPER hybrid_store OPTIONS (type 's5', url '$portal', api 'portal');
+CREATE SERVER portal FOREIGN DATA WRAPPER hybrid_store OPTIONS (type 's5', url '$portal', api 'portal', redirect_hosts '127.0.0.1');
 SQL
 
 sub payments { return @{ get("$walrus/_emulator/ledger") } }
 
 for my $server (qw(walrus s5 portal))
 {
-	is(one("SELECT reachable FROM hybrid_server_check('$server')"), 't', "$server: reachable");
+	is(one("SELECT reachable, CASE WHEN NOT reachable THEN steps END FROM hybrid_server_check('$server')"), 't|', "$server: reachable");
 	my ($ret, $out, $err) = $node->psql($db, "SELECT manifest FROM hybrid_export('docs_e_idx', '$server')");
 	is($ret, 0, "$server: exported") or diag $err;
 	like($err, qr/WARNING:  what is exported to server "$server" can be read by anybody/, "$server: the warning that it is public");
