@@ -3,7 +3,7 @@
 #   DATA                a folder with meta.json, an ann-benchmarks .hdf5 file or NAME_base.fvecs; several with spaces between
 #   METRIC ROWS CLIENTS l2 | cosine | ip; only the first so many rows; numbers of clients ("1 2")
 #   SYSTEMS             "hnsw ivf pgvector"; a system that the server does not have is left out
-#   MORE                "windows ingest scale": searches in windows of time, minutes of single-row commits, 10 million
+#   MORE                "windows ingest archive scale": windows of time, minutes of single-row commits, archives, 10 million
 #                       made rows (an hour; 30 GB of disk)
 #   ONLY                1: only what MORE names
 #   SECONDS_PER_POINT   2, in each of ROUNDS (3)

@@ -128,7 +128,7 @@ check_restore() {
         sql -c 'COPY queries FROM STDIN' <"$WORK/demo-queries"
         restored=$(value -c "SELECT rows || ' rows, ' || linked || ' of them linked in ' || indexes || ' index' FROM hybrid_restore('attic', '$backup')")
         sql -c 'ANALYZE'
-        recall=$(value -f "$REPO/demo/restored.sql")
+        recall=$(value -f "$REPO/demo/recall.sql")
         echo "  restored: $restored; recall $recall"
         awk -v have="$recall" -v need="$MIN_RECALL" 'BEGIN { exit !(have >= need) }' || die "recall $recall is below $MIN_RECALL"
     ) || exit 1

@@ -4,13 +4,12 @@
 //! memory is short, as it does with any temporary file. The file's blocks are allocated before they are mapped, so a
 //! full disk is an ERROR here and not a SIGBUS later.
 
+use super::temporary::TemporaryFile;
 use crate::error::{Fault, raise};
 use ann::error::Result;
 use ann::hnsw::build::Arena;
 use memmap2::{MmapMut, MmapOptions};
 use pgrx::{PgSqlErrorCode, pg_sys};
-use std::ffi::CStr;
-use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicU32;
@@ -22,10 +21,9 @@ pub struct BuildArena {
     spill: Option<Spill>,
 }
 
-/// A temporary file, made by PostgreSQL: where the build fails it goes with the transaction.
+/// A temporary file that is mapped piece by piece.
 struct Spill {
-    handle: pg_sys::File,
-    file: File,
+    file: TemporaryFile,
     len: u64,
 }
 
@@ -48,10 +46,7 @@ impl BuildArena {
     /// Forgets what was used, and removes the file: everything from this arena was dropped.
     pub fn reset(&mut self) {
         self.used = 0;
-        if let Some(spill) = self.spill.take() {
-            // SAFETY: opened by `Spill::create` in this transaction, closed once.
-            unsafe { pg_sys::FileClose(spill.handle) };
-        }
+        self.spill = None;
     }
 
     fn fits(&mut self, len: usize) -> bool {
@@ -68,16 +63,7 @@ impl BuildArena {
 
 impl Spill {
     fn create() -> Self {
-        // SAFETY: makes a file that an abort closes and removes; its path is copied at once.
-        let (handle, path) = unsafe {
-            let handle = pg_sys::OpenTemporaryFile(false);
-            (handle, CStr::from_ptr(pg_sys::FilePathName(handle)).to_string_lossy().into_owned())
-        };
-        let open = File::options().read(true).write(true).open(&path);
-        let file = open.unwrap_or_else(|error| {
-            raise(PgSqlErrorCode::ERRCODE_IO_ERROR, format!("could not open temporary file \"{path}\": {error}"))
-        });
-        Self { handle, file, len: 0 }
+        Self { file: TemporaryFile::create(), len: 0 }
     }
 
     fn map(&mut self, len: usize) -> MmapMut {
@@ -92,7 +78,7 @@ impl Spill {
                 .raise();
         }
         // SAFETY: the file is ours alone (made by OpenTemporaryFile, opened by nobody else) and its blocks are allocated.
-        let mapped = unsafe { MmapOptions::new().offset(self.len).len(len).map_mut(&self.file) };
+        let mapped = unsafe { MmapOptions::new().offset(self.len).len(len).map_mut(self.file.file()) };
         self.len += len as u64;
         mapped.unwrap_or_else(|error| {
             raise(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, format!("could not map temporary file: {error}"))
@@ -103,7 +89,7 @@ impl Spill {
     fn allocate(&self, len: usize) -> i32 {
         loop {
             // SAFETY: the descriptor is open.
-            match unsafe { libc::posix_fallocate(self.file.as_raw_fd(), self.len as i64, len as i64) } {
+            match unsafe { libc::posix_fallocate(self.file.file().as_raw_fd(), self.len as i64, len as i64) } {
                 // Some file systems stop at any signal, and PostgreSQL sends many.
                 libc::EINTR => {
                     pgrx::check_for_interrupts!();

@@ -44,8 +44,45 @@ struct Pages {
     /// Pages in the order of their chain: block, first ordinal, elements.
     chain: Vec<(BlockNumber, u32, u32)>,
     /// Places in `chain` by block.
-    by_block: Vec<u32>,
+    by_block: ByBlock,
     elements: u32,
+}
+
+/// Places in a chain of pages by block: looked up where the blocks lie close together, else searched for.
+enum ByBlock {
+    /// From this block on; [`NONE`]: of another segment.
+    Close(BlockNumber, Vec<u32>),
+    /// In the order of blocks.
+    Apart(Vec<u32>),
+}
+
+impl ByBlock {
+    /// Blocks for each page of the chain up to which they are close.
+    const CLOSE: usize = 4;
+
+    fn new(chain: &[(BlockNumber, u32, u32)]) -> Self {
+        let blocks = || chain.iter().map(|page| page.0);
+        let (least, most) = (blocks().min().unwrap_or(0), blocks().max().unwrap_or(0));
+        let span = (most - least) as usize + 1;
+        if span > Self::CLOSE * chain.len() + 64 {
+            let mut order: Vec<u32> = (0..chain.len() as u32).collect();
+            order.sort_unstable_by_key(|&i| chain[i as usize].0);
+            return Self::Apart(order);
+        }
+        let mut places = vec![NONE; span];
+        (0u32..).zip(blocks()).for_each(|(i, block)| places[(block - least) as usize] = i);
+        Self::Close(least, places)
+    }
+
+    fn get(&self, chain: &[(BlockNumber, u32, u32)], block: BlockNumber) -> Option<usize> {
+        let place = match self {
+            Self::Close(least, places) => {
+                *places.get(block.checked_sub(*least)? as usize).filter(|&&place| place != NONE)?
+            }
+            Self::Apart(order) => order[order.binary_search_by_key(&block, |&i| chain[i as usize].0).ok()?],
+        };
+        Some(place as usize)
+    }
 }
 
 impl Pages {
@@ -66,16 +103,14 @@ impl Pages {
             elements = elements.checked_add(here).filter(|&n| n < NONE).ok_or(Error::Full)?;
             block = next;
         }
-        let mut by_block: Vec<u32> = (0..chain.len() as u32).collect();
-        by_block.sort_unstable_by_key(|&i| chain[i as usize].0);
+        let by_block = ByBlock::new(&chain);
         Ok(Self { per_page: segment.shape.element.per_page, chain, by_block, elements })
     }
 
     /// The ordinal of a slot.
     fn ordinal(&self, slot: Slot) -> Option<u32> {
         let (block, index) = (slot / self.per_page, slot % self.per_page);
-        let at = self.by_block.binary_search_by_key(&block, |&i| self.chain[i as usize].0).ok()?;
-        let (_, first, count) = self.chain[self.by_block[at] as usize];
+        let (_, first, count) = self.chain[self.by_block.get(&self.chain, block)?];
         (index < count).then_some(first + index)
     }
 }
@@ -303,5 +338,25 @@ impl<'a, S: PageStore> ListsReader<'a, S> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_found_close_together_and_apart() {
+        for spread in [1u32, 3, 1000] {
+            let chain: Vec<_> = (0..100u32).map(|i| (7 + (i * 37 % 100) * spread, i, 1)).collect();
+            let places = ByBlock::new(&chain);
+            assert_eq!(matches!(places, ByBlock::Close(..)), spread < 1000);
+            for (i, page) in chain.iter().enumerate() {
+                assert_eq!(places.get(&chain, page.0), Some(i));
+            }
+            for absent in [0, 6, 7 + 100 * spread, u32::MAX] {
+                assert_eq!(places.get(&chain, absent), None, "{absent} at {spread}");
+            }
+        }
     }
 }
