@@ -184,6 +184,15 @@ for my $case (
 }
 is($node->psql($db, "SET ROLE reader; SELECT * FROM hybrid_export('docs_e_idx', 'attic')"), 0, 'SELECT and USAGE are enough to export');
 
+# Nothing is sent where nothing can be recorded.
+my $files = scalar stored_files();
+for my $call ("hybrid_export('docs_e_idx', 'attic')", "hybrid_backup('docs', 'attic')", "hybrid_import('docs_e_idx', 'attic', '$later')")
+{
+	($ret, $out, $err) = $node->psql($db, "BEGIN READ ONLY; SELECT * FROM $call");
+	like($err, qr/cannot execute hybrid_\w+\(\) in a read-only transaction/, "$call in a read-only transaction");
+}
+is(scalar(stored_files()), $files, 'nothing was sent');
+
 # Damage of every object, one by one: refused with a message that names it, and nothing changed.
 my $generation = one($node, "SELECT pg_relation_filenode('docs_e_idx')");
 my @needed = split /\n/, one($node, "SELECT object FROM hybrid_archive_verify('attic', '$later') WHERE object !~ '^tombstones'");

@@ -233,7 +233,7 @@ fn hybrid_archive_prune(
     keep: Interval,
     keep_last: i32,
 ) -> TableIterator<'static, (name!(manifest, String), name!(removed, bool), name!(reason, Option<String>))> {
-    crate::pg::rights::check_not_in_recovery(c"hybrid_archive_prune()");
+    crate::pg::rights::check_may_write(c"hybrid_archive_prune()");
     if keep_last < 0 || keep.months() < 0 || keep.days() < 0 || keep.micros() < 0 {
         raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "what is to be kept must not be negative");
     }

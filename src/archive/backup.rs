@@ -67,7 +67,7 @@ fn hybrid_backup(
         name!(not_carried, Vec<String>),
     ),
 > {
-    rights::check_not_in_recovery(c"hybrid_backup()");
+    rights::check_may_write(c"hybrid_backup()");
     // Description, rows and indexes are read as this statement sees them.
     let snapshot = Snapshot::active();
     let described = table::describe(tbl);
@@ -179,7 +179,7 @@ fn hybrid_restore(
         name!(not_carried, Vec<String>),
     ),
 > {
-    rights::check_not_in_recovery(c"hybrid_restore()");
+    rights::check_may_write(c"hybrid_restore()");
     let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     let locator = manifest;
     let manifest = or_raise(&server, server.manifest(locator));

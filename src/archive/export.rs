@@ -313,7 +313,7 @@ fn hybrid_export(
         name!(expires_at, Option<TimestampWithTimeZone>),
     ),
 > {
-    rights::check_not_in_recovery(c"hybrid_export()");
+    rights::check_may_write(c"hybrid_export()");
     let exported = Exported::open(index);
     let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     server.warn_if_public_and_clear();

@@ -208,7 +208,7 @@ fn hybrid_import(
     server: &CStr,
     manifest: &str,
 ) -> TableIterator<'static, (name!(linked, i64), name!(inserted, i64), name!(dropped, i64))> {
-    rights::check_not_in_recovery(c"hybrid_import()");
+    rights::check_may_write(c"hybrid_import()");
     let (name, m) = {
         let opened = OpenIndex::open(index);
         rights::check_may_maintain(&opened);

@@ -127,6 +127,16 @@ pub fn check_not_in_recovery(function: &CStr) {
     unsafe { pg_sys::PreventCommandDuringRecovery(function.as_ptr()) };
 }
 
+/// Refuses to write on a standby and in a read-only transaction: before anything is stored elsewhere.
+///
+/// # Errors
+/// 25006.
+pub fn check_may_write(function: &CStr) {
+    check_not_in_recovery(function);
+    // SAFETY: raises an ERROR, or does nothing.
+    unsafe { pg_sys::PreventCommandIfReadOnly(function.as_ptr()) };
+}
+
 /// Whether this server is a standby, or recovers.
 pub fn in_recovery() -> bool {
     // SAFETY: reads a flag.
