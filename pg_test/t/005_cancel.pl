@@ -153,7 +153,7 @@ ends_soon('cancel hybrid_stats', "SELECT count(*) FROM (SELECT hybrid_stats('ind
 for my $case (
 	[ 'CREATE INDEX',     'CREATE INDEX t_e_idx ON t USING hybrid (e)' ],
 	[ 'spilling CREATE INDEX', 'CREATE INDEX t_e_idx ON t USING hybrid (e)', "SET maintenance_work_mem = '1MB'; SET client_min_messages = warning;" ],
-	[ 'INSERT .. SELECT', 'INSERT INTO indexed (e) SELECT e FROM t' ],
+	[ 'INSERT .. SELECT', 'INSERT INTO indexed (e) SELECT e FROM t, generate_series(1, 100)' ],
 	[ 'a full scan',      'SELECT count(*) FROM (SELECT a.id FROM generate_series(1, 100) n, LATERAL (SELECT id FROM indexed ORDER BY e <-> vec(n, 256) OFFSET 0) a) s', 'SET enable_seqscan = off; SET enable_sort = off;' ])
 {
 	my ($label, $sql, $before) = @$case;
