@@ -14,7 +14,7 @@ use Time::HiRes qw(time);
 my $primary = new_node(
 	'primary',
 	init => [ allows_streaming => 1 ],
-	conf => "wal_consistency_checking = 'all'\nmax_wal_size = 1GB\nrestart_after_crash = on\n");
+	conf => "wal_keep_size = 2GB\nwal_consistency_checking = 'all'\nmax_wal_size = 1GB\nrestart_after_crash = on\n");
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);

@@ -14,7 +14,7 @@ use Time::HiRes qw(usleep time);
 my $primary = new_node(
 	'primary',
 	init => [ allows_streaming => 1 ],
-	conf => "wal_consistency_checking = 'all'\nmax_wal_size = 1GB\nhybrid.compaction_workers = 0\nautovacuum = off\n");
+	conf => "wal_keep_size = 2GB\nwal_consistency_checking = 'all'\nmax_wal_size = 1GB\nhybrid.compaction_workers = 0\nautovacuum = off\n");
 $primary->backup('base');
 my %standbys;
 for my $feedback ('on', 'off')
