@@ -89,22 +89,31 @@ def measure(maker, rows, seconds):
     size = system.index_bytes()
     truth = exact(made, queries).tolist()
     system.prewarm()
-    for probes in (0, *PROBES):
-        found = system.found(dataset, probes)
-        recall = float(np.mean([len(set(f) & set(t)) / len(t) for f, t in zip(found, truth)]))
-        if recall >= TARGET:
+    default = searched(system, dataset, truth, 0, seconds)
+    # Where even the fewest lists find more, those.
+    for probes in PROBES:
+        fewest = searched(system, dataset, truth, probes, 0)
+        if fewest["recall"] >= TARGET:
+            fewest = searched(system, dataset, truth, probes, seconds)
             break
-    qps, p50, p99 = system.throughput(dataset, probes, 1, seconds)
-    with system.connect(**system.search_settings(probes)) as conn:
+    with system.connect(**system.search_settings(0)) as conn:
         for i in range(20):
             conn.execute(f"SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM queries WHERE id = {i}) LIMIT 10").fetchall()
         private = private_mb(conn.info.backend_pid)
     with psycopg.connect(dbname="postgres", autocommit=True) as conn:
         conn.execute(f"DROP DATABASE {system.database}")
     return {
-        "rows": rows, "build": build, "build_mb": memory, "size": size, "probes": probes, "recall": recall,
-        "qps": qps, "p50": p50, "p99": p99, "private": private,
+        "rows": rows, "build": build, "build_mb": memory, "size": size, "private": private, "default": default, "fewest": fewest,
+        "p50": default["p50"], "p99": default["p99"],
     }
+
+
+def searched(system, dataset, truth, probes, seconds):
+    """Recall with so many probes (0: the default), and its speed if `seconds` are given to that."""
+    found = system.found(dataset, probes)
+    recall = float(np.mean([len(set(f) & set(t)) / len(t) for f, t in zip(found, truth)]))
+    qps, p50, p99 = system.throughput(dataset, probes, 1, seconds) if seconds else (0, 0, 0)
+    return {"probes": probes, "recall": recall, "qps": qps, "p50": p50, "p99": p99}
 
 
 def plot(points, path):
@@ -133,13 +142,17 @@ def main():
     maker, points, begun = Maker(), [], time.perf_counter()
     for rows in args.rows:
         points.append(measure(maker, rows, args.seconds))
-        print(" ".join(f"{k}={v:,.4g}" if isinstance(v, float) else f"{k}={v:,}" for k, v in points[-1].items()), flush=True)
+        print(points[-1], flush=True)
     plot(points, args.out / "scale.svg")
-    header = ["rows", "build s", "build MB", "index MB", "bytes a row", "probes", "recall@10", "QPS", "p50 ms", "p99 ms", "backend MB"]
-    table = [
+    built = [
         [f"{p['rows']:,}", f"{p['build']:.1f}", f"{p['build_mb']:,.0f}", f"{p['size'] / 2**20:,.0f}", f"{p['size'] / p['rows']:.0f}",
-         p["probes"] or "default", f"{p['recall']:.4f}", f"{p['qps']:,.0f}", f"{p['p50']:.2f}", f"{p['p99']:.2f}", f"{p['private']:.0f}"]
+         f"{p['private']:.0f}"]
         for p in points
+    ]
+    searches = [
+        [f"{p['rows']:,}", s["probes"] or "default", f"{s['recall']:.4f}", f"{s['qps']:,.0f}", f"{s['p50']:.2f}", f"{s['p99']:.2f}"]
+        for p in points
+        for s in (p["default"], p["fewest"])
     ]
     (args.out / "scale.md").write_text(
         f"""# Growth over rows
@@ -148,11 +161,14 @@ Written by `make bench MORE=scale`, commit {report.commit()}; {report.machine()}
 {__doc__.split(chr(10) + chr(10), 1)[1].strip()}
 
 Euclidean distance, index with default options (the newest 100,000 rows in a graph, the others in partitions), built with
-1 GB of maintenance_work_mem; one client, the default number of probes, or the first of a list that reaches {TARGET}.
+1 GB of maintenance_work_mem; one client, first with the default number of probes, then with the fewest of a list that reach
+{TARGET}. The plot shows the default.
 
 ![growth](scale.svg)
 
-{report.table(header, table)}
+{report.table(["rows", "build s", "build MB", "index MB", "bytes a row", "backend MB"], built)}
+
+{report.table(["rows", "probes", "recall@10", "QPS", "p50 ms", "p99 ms"], searches)}
 """
     )
 

@@ -2,7 +2,7 @@
 
 #[pgrx::pg_schema]
 mod tests {
-    use crate::am::fingerprints;
+    use crate::am::fingerprints::Hashing;
     use crate::am::import::{Archived, Fit, ImportPlan, Misfit, Structure, is_waiting, with_plan};
     use crate::pg::arena::BuildArena;
     use crate::pg::buffer::IndexStore;
@@ -10,6 +10,7 @@ mod tests {
     use crate::pg::relation::{OpenIndex, OpenTable};
     use crate::pg::reloptions::Options;
     use crate::pg::settings::with_settings;
+    use crate::pg::thread::Pool;
     use ann::distance::Metric;
     use ann::hnsw::build::Arena;
     use ann::hnsw::probe::{Probe, Scaling, normalize};
@@ -253,9 +254,10 @@ mod tests {
         let opened = index_of(index);
         let (table, store) = (OpenTable::open(opened.table()), IndexStore::new(opened.index()));
         let (meta, directory) = Directory::read(&store).expect("sound");
+        let pool = Pool::new();
         let prints = |rows: &[Row]| -> Vec<Fingerprint> {
             let tids: Vec<_> = rows.iter().map(|row| row.tid).collect();
-            fingerprints::of_rows(opened.index(), &table, &tids, |_, _| {}).into_iter().flatten().collect()
+            Hashing::begin(opened.index(), &table, &tids, &pool, |_, _| {}).finish().into_iter().flatten().collect()
         };
         let kept = directory.segments.iter().filter(|s| s.kind != SegmentKind::Pending).map(|segment| {
             if segment.kind == SegmentKind::Hnsw {
@@ -443,16 +445,17 @@ mod tests {
         let opened = index_of("t_v_idx");
         let table = OpenTable::open(opened.table());
         let tids: Vec<_> = (1..=50).map(|offset| shape::HeapTid { block: 0, offset }).collect();
+        let pool = Pool::new();
         let of = |id: i32, k: i64| fingerprint(&[id as f32, 1.0], &Keys::new(&[Some(k)]));
         let all = |changed: &dyn Fn(i32) -> Option<Fingerprint>| -> Vec<_> { (1..=50).map(changed).collect() };
-        let found = fingerprints::of_rows(opened.index(), &table, &tids, |_, _| {});
+        let found = Hashing::begin(opened.index(), &table, &tids, &pool, |_, _| {}).finish();
         assert_eq!(found, all(&|id| Some(of(id, i64::from(id % 3)))));
         // No column of the index changes: the row goes on under its old TID. Else it has another one.
         Spi::run(
             "UPDATE t SET note = 1 WHERE id = 50; UPDATE t SET v = '[7,7]' WHERE id = 20; DELETE FROM t WHERE id = 30",
         )
         .expect("changed");
-        let found = fingerprints::of_rows(opened.index(), &table, &tids, |_, _| {});
+        let found = Hashing::begin(opened.index(), &table, &tids, &pool, |_, _| {}).finish();
         let gone = [20, 30];
         assert_eq!(found, all(&|id| (!gone.contains(&id)).then(|| of(id, i64::from(id % 3)))));
     }

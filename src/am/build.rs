@@ -2,6 +2,7 @@
 
 use super::import::{self, Archived, Import, Structure, interruptible};
 use super::keys::age_key;
+use super::pipeline::{Encoded, Lot, Pipeline, WAITING};
 use super::{check_dimensions, or_raise};
 use crate::error::Fault;
 use crate::pg::arena::BuildArena;
@@ -15,7 +16,6 @@ use ann::age::{AgeCut, MICROSECONDS_A_DAY, Recency};
 use ann::error::Error;
 use ann::hnsw::build::{Graph, Node};
 use ann::hnsw::layout::{Rows, pages_needed, write_segment};
-use ann::hnsw::probe::encode_row;
 use ann::index::{self, Directory, Head, MAX_SEGMENTS, Meta, Parameters, SegmentEntry, SegmentKind};
 use ann::ivf::kmeans::Work;
 use ann::ivf::write::Plan;
@@ -72,6 +72,7 @@ pub fn build(index: Index, scan: impl FnOnce(&mut dyn FnMut(Row, &[f32])) -> f64
     if let Some(import) = import {
         builder.arena = BuildArena::new(import::share_of_memory());
         builder.import = Some(import);
+        builder.lot = Lot::new(builder.parameters.metric, builder.parameters.dimensions, true);
     }
     warn_of_idle_options(index, &builder.parameters);
     progress::phase(Phase::Load);
@@ -129,7 +130,9 @@ struct Builder {
     rows: Rows<BuildArena>,
     /// Rows for IVF segments.
     old: Rows<BuildArena>,
-    code: Vec<u8>,
+    /// Rows that were read, and those that are being encoded.
+    lot: Lot,
+    pipeline: Pipeline<Lot, Lot>,
     pool: Option<Pool>,
     segments: Vec<SegmentEntry>,
     next_block: BlockNumber,
@@ -172,7 +175,8 @@ impl Builder {
             },
             rows: Rows::new(parameters.dimensions, parameters.keys),
             old: Rows::new(parameters.dimensions, parameters.keys),
-            code: vec![0; parameters.dimensions],
+            lot: Lot::new(parameters.metric, parameters.dimensions, false),
+            pipeline: Pipeline::new(Lot::encode, WAITING),
             parameters,
             pool: None,
             segments: Vec::new(),
@@ -201,18 +205,36 @@ impl Builder {
 
     fn add(&mut self, row: &Row, vector: &[f32]) {
         check_dimensions(self.parameters.dimensions, vector.len());
-        let Some((_, params)) = encode_row(self.parameters.metric, vector, &mut self.code) else { return };
-        self.index_tuples += 1;
-        progress::tuples_done(self.index_tuples);
-        if let Some(import) = &mut self.import
-            && import.claim(self.index, row, vector, (&params, &self.code))
-        {
-            return;
+        if self.lot.push(row, vector) {
+            let full = self.lot.take();
+            let pool = self.pool.get_or_insert_with(Pool::new);
+            if let Some(encoded) = self.pipeline.put(pool, full) {
+                self.add_encoded(&encoded);
+            }
         }
-        let code = std::mem::take(&mut self.code);
-        self.place(row, &params, &code);
-        self.code = code;
-        self.write_what_is_full();
+    }
+
+    /// Adds what was read so far.
+    fn add_rest(&mut self) {
+        while let Some(encoded) = self.pipeline.next() {
+            self.add_encoded(&encoded);
+        }
+        let rest = self.lot.take().encode();
+        self.add_encoded(&rest);
+    }
+
+    fn add_encoded(&mut self, lot: &Lot) {
+        for Encoded { row, params, code, print } in lot.encoded() {
+            self.index_tuples += 1;
+            progress::tuples_done(self.index_tuples);
+            if let Some((import, print)) = self.import.as_mut().zip(print)
+                && import.claim(self.index, row, print, (&params, code))
+            {
+                continue;
+            }
+            self.place(row, &params, code);
+            self.write_what_is_full();
+        }
     }
 
     /// Keeps a row for the segment that it belongs to.
@@ -480,6 +502,7 @@ impl Builder {
     }
 
     fn finish(mut self, heap_tuples: f64) -> Built {
+        self.add_rest();
         self.relink();
         self.set_older_apart();
         if !self.old.is_empty() {

@@ -12,8 +12,8 @@ use ann::hnsw::build::{Arena, Node};
 use ann::index::Parameters;
 use ann::keys::Row;
 use ann::relink::{
-    CentroidCodes, Claimed, Fingerprints, Gathered, GraphElement, GraphHeader, ListElement, ListsHeader, Source,
-    each_graph_row, each_list_row, fingerprint,
+    CentroidCodes, Claimed, Fingerprint, Fingerprints, Gathered, GraphElement, GraphHeader, ListElement, ListsHeader,
+    Source, each_graph_row, each_list_row,
 };
 use ann::sq8::Params;
 use pgrx::PgSqlErrorCode;
@@ -251,9 +251,9 @@ impl Import {
     }
 
     /// Keeps a row that the archive knows; whether it does.
-    pub fn claim(&mut self, index: Index, row: &Row, vector: &[f32], (params, code): (&Params, &[u8])) -> bool {
+    pub fn claim(&mut self, index: Index, row: &Row, print: Fingerprint, (params, code): (&Params, &[u8])) -> bool {
         let node = or_raise(index, Node::try_from(self.gathered.len()).map_err(|_| Error::Full));
-        if !self.prints.claim(&fingerprint(vector, &row.keys), node) {
+        if !self.prints.claim(&print, node) {
             return false;
         }
         or_raise(index, self.gathered.push(&mut self.arena, params, code, row));

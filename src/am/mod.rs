@@ -8,6 +8,7 @@ pub mod import;
 pub mod insert;
 pub mod keys;
 mod metric;
+mod pipeline;
 pub mod scan;
 pub mod vacuum;
 

@@ -11,6 +11,7 @@ use crate::pg::fdw;
 use crate::pg::relation::{OpenIndex, OpenTable};
 use crate::pg::rights;
 use crate::pg::settings::{now, timestamp};
+use crate::pg::thread::Pool;
 use ann::index::{self, Directory, Head, SegmentEntry, SegmentKind};
 use archive::{ArchivedIndex, Identity, Manifest, ManifestKind, Packed, SegmentObjects, Source};
 use blobstore::{Object, Placed, Price, Receipt, resolve};
@@ -166,7 +167,8 @@ impl Exported {
         }
         // What the directory lists now is not given up while the statement's snapshot is active.
         let (meta, directory) = Directory::read(&store)?;
-        let mut maker = Maker { store: &store, meta: &meta, index, table: &self.table, out, key, vectors };
+        let pool = Pool::new();
+        let mut maker = Maker { store: &store, meta: &meta, index, table: &self.table, pool: &pool, out, key, vectors };
         let mut segments = Vec::new();
         for entry in directory.segments.iter().filter(|entry| entry.kind != SegmentKind::Pending) {
             let origin = self.origin(entry);

@@ -4,19 +4,22 @@
 //! fingerprints of rows that died since stay where they are, and only the list of dead elements is new.
 
 use super::read::{Failure, Result};
-use crate::am::fingerprints::of_rows;
+use crate::am::fingerprints::Hashing;
 use crate::pg::relation::{Index, OpenTable};
+use crate::pg::thread::Pool;
 use ann::index::{Meta, SegmentEntry, SegmentKind};
 use ann::keys::Row;
 use ann::page::PageStore;
-use ann::relink::{Fingerprint, GraphReader, ListsReader, ReadElement, ReadListed};
+use ann::relink::{Fingerprint, GraphReader, ListsReader, ReadElement, ReadListed, dead_elements};
 use archive::{
     Centroid, GraphElement, GraphEncoder, GraphHeader, Key, Kind, ListElement, ListsEncoder, ListsHeader, ObjectRef,
     Packed, ROWS_A_PUSH, SegmentObjects, Structure, VectorsEncoder, encode_centroids, encode_tombstones, pack,
 };
 
-/// Rows that are looked up in the table together.
+/// Rows that are looked up in the table together, at most.
 const BATCH: usize = 16_384;
+/// Bytes of their vectors. Two batches are in memory, twice each where vectors are archived.
+const BATCH_BYTES: usize = 24 << 20;
 
 /// Takes objects as they are made. The caller holds no page.
 pub(super) trait Out {
@@ -29,6 +32,7 @@ pub(super) struct Maker<'a, S> {
     pub meta: &'a Meta,
     pub index: Index,
     pub table: &'a OpenTable,
+    pub pool: &'a Pool,
     pub out: &'a mut dyn Out,
     pub key: Option<&'a Key>,
     pub vectors: bool,
@@ -52,12 +56,21 @@ struct Batch<E> {
     rows: usize,
 }
 
+/// A batch whose rows are being hashed.
+struct Looked<E> {
+    elements: Vec<Element<E>>,
+    hashing: Hashing,
+    /// Vectors of the rows, where they are archived.
+    values: Vec<f32>,
+}
+
 /// Encodes one kind of element.
 trait Encode {
     type Element;
 
-    /// Takes an element with the fingerprints of its rows, or, where `further`, more of them for the one before.
-    fn push(&mut self, element: &Self::Element, rows: &[Fingerprint], further: bool) -> Result<Option<Vec<u8>>>;
+    /// Takes an element with the fingerprints of its rows, or, where `further`, more of them for the one before. What is
+    /// needed once only may be taken out of the element.
+    fn push(&mut self, element: &mut Self::Element, rows: &[Fingerprint], further: bool) -> Result<Option<Vec<u8>>>;
 
     fn finish(self) -> Result<Option<Vec<u8>>>;
 }
@@ -67,8 +80,9 @@ struct Graphs(GraphEncoder);
 impl Encode for Graphs {
     type Element = (u8, Vec<Vec<u32>>);
 
-    fn push(&mut self, (level, lists): &Self::Element, rows: &[Fingerprint], further: bool) -> Result<Option<Vec<u8>>> {
-        let neighbors = if further { Vec::new() } else { lists.clone() };
+    fn push(&mut self, (level, lists): &mut Self::Element, rows: &[Fingerprint], _: bool) -> Result<Option<Vec<u8>>> {
+        // Further rows come without neighbors.
+        let neighbors = std::mem::take(lists);
         Ok(self.0.push(&GraphElement { level: *level, rows: rows.to_vec(), neighbors })?)
     }
 
@@ -84,7 +98,7 @@ impl Encode for Lists {
 
     fn push(
         &mut self,
-        &(list, second): &Self::Element,
+        &mut (list, second): &mut Self::Element,
         rows: &[Fingerprint],
         further: bool,
     ) -> Result<Option<Vec<u8>>> {
@@ -97,8 +111,10 @@ impl Encode for Lists {
 }
 
 /// What is being made of a segment.
-struct Segment<C> {
+struct Segment<C: Encode> {
     encoder: C,
+    /// The batch before the one that is read now.
+    looked: Option<Looked<C::Element>>,
     kind: Kind,
     vectors: Option<VectorsEncoder>,
     /// Elements none of whose rows lives.
@@ -161,6 +177,7 @@ impl<S: PageStore> Maker<'_, S> {
         let dimensions = self.meta.parameters.dimensions as u16;
         Ok(Segment {
             encoder,
+            looked: None,
             kind,
             vectors: if self.vectors { Some(VectorsEncoder::new(dimensions)?) } else { None },
             dead: Vec::new(),
@@ -186,21 +203,33 @@ impl<S: PageStore> Maker<'_, S> {
     ) -> Result<()> {
         batch.rows += element.rows.len();
         batch.elements.push(element);
-        if batch.rows >= BATCH || batch.elements.len() >= BATCH { self.flush(segment, batch) } else { Ok(()) }
+        let most = (BATCH_BYTES / (size_of::<f32>() * self.meta.parameters.dimensions)).clamp(1, BATCH);
+        if batch.rows.max(batch.elements.len()) >= most { self.flush(segment, batch) } else { Ok(()) }
     }
 
-    /// Looks up the rows of a batch and encodes its elements.
+    /// Looks up the rows of a batch, and encodes the batch before, which threads have hashed meanwhile.
     fn flush<C: Encode>(&mut self, segment: &mut Segment<C>, batch: &mut Batch<C::Element>) -> Result<()> {
-        let tids: Vec<_> = batch.elements.iter().flat_map(|e| e.rows.iter().map(|row| row.tid)).collect();
+        let elements = std::mem::take(&mut batch.elements);
+        batch.rows = 0;
+        let tids: Vec<_> = elements.iter().flat_map(|e| e.rows.iter().map(|row| row.tid)).collect();
         let (dimensions, wants) = (self.meta.parameters.dimensions, segment.vectors.is_some());
         let mut values = vec![0f32; if wants { tids.len() * dimensions } else { 0 }];
-        let found = of_rows(self.index, self.table, &tids, |i, vector| {
+        let hashing = Hashing::begin(self.index, self.table, &tids, self.pool, |i, vector| {
             if wants {
                 values[i * dimensions..][..dimensions].copy_from_slice(vector);
             }
         });
+        match segment.looked.replace(Looked { elements, hashing, values }) {
+            Some(before) => self.encode(segment, before),
+            None => Ok(()),
+        }
+    }
+
+    fn encode<C: Encode>(&mut self, segment: &mut Segment<C>, looked: Looked<C::Element>) -> Result<()> {
+        let Looked { elements, hashing, values } = looked;
+        let (dimensions, found) = (self.meta.parameters.dimensions, hashing.finish());
         let mut at = 0;
-        for Element { element, rows } in batch.elements.drain(..) {
+        for Element { mut element, rows } in elements {
             let here = at..at + rows.len();
             at = here.end;
             let live: Vec<Fingerprint> = found[here.clone()].iter().flatten().copied().collect();
@@ -210,9 +239,9 @@ impl<S: PageStore> Maker<'_, S> {
             segment.next += 1;
             segment.made.rows += live.len() as u64;
             let (first, more) = live.split_at(live.len().min(ROWS_A_PUSH));
-            let mut chunks = vec![segment.encoder.push(&element, first, false)?];
+            let mut chunks = vec![segment.encoder.push(&mut element, first, false)?];
             for rows in more.chunks(ROWS_A_PUSH) {
-                chunks.push(segment.encoder.push(&element, rows, true)?);
+                chunks.push(segment.encoder.push(&mut element, rows, true)?);
             }
             for chunk in chunks.into_iter().flatten() {
                 segment.made.objects.push(self.put(segment.kind, &chunk)?);
@@ -225,12 +254,14 @@ impl<S: PageStore> Maker<'_, S> {
                 }
             }
         }
-        batch.rows = 0;
         Ok(())
     }
 
     fn end<C: Encode>(&mut self, mut segment: Segment<C>, mut batch: Batch<C::Element>) -> Result<SegmentObjects> {
         self.flush(&mut segment, &mut batch)?;
+        if let Some(last) = segment.looked.take() {
+            self.encode(&mut segment, last)?;
+        }
         let Segment { encoder, kind, vectors, dead, mut made, .. } = segment;
         if let Some(chunk) = encoder.finish()? {
             made.objects.push(self.put(kind, &chunk)?);
@@ -249,35 +280,16 @@ impl<S: PageStore> Maker<'_, S> {
     /// A segment that was exported before: its objects of then, with the elements that are dead now. `None` if it is not
     /// as it was.
     pub fn again(&mut self, entry: &SegmentEntry, before: &SegmentObjects) -> Result<Option<SegmentObjects>> {
-        let mut dead = Vec::new();
-        match (entry.kind, before.structure) {
-            (SegmentKind::Hnsw, Structure::Graph(then)) => {
-                let reader = GraphReader::open(self.store, self.meta, entry)?;
-                let header = reader.header();
-                if (header.elements, header.m) != (then.elements, then.m) {
-                    return Ok(None);
-                }
-                reader.each(|element| -> Result<()> {
-                    if element.rows.is_empty() {
-                        dead.push(element.ordinal);
-                    }
-                    Ok(())
-                })?;
-            }
-            (SegmentKind::Ivf, Structure::Lists(then)) => {
-                let reader = ListsReader::open(self.store, self.meta, entry)?;
-                let header = reader.header();
-                if (header.elements, header.lists) != (then.elements, then.lists) {
-                    return Ok(None);
-                }
-                reader.each(|listed| -> Result<()> {
-                    if listed.rows.is_empty() {
-                        dead.push(listed.ordinal);
-                    }
-                    Ok(())
-                })?;
-            }
-            _ => return Ok(None),
+        let same_kind = matches!(
+            (entry.kind, before.structure),
+            (SegmentKind::Hnsw, Structure::Graph(_)) | (SegmentKind::Ivf, Structure::Lists(_))
+        );
+        if !same_kind {
+            return Ok(None);
+        }
+        let (elements, dead) = dead_elements(self.store, self.meta, entry)?;
+        if elements != before.structure.elements() {
+            return Ok(None);
         }
         let tombstones = self.tombstones(before.structure.elements(), dead)?;
         Ok(Some(SegmentObjects { tombstones, ..before.clone() }))

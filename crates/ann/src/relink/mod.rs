@@ -15,7 +15,7 @@ pub use graph::Mapping;
 pub use links::{Links, each_graph_row};
 pub use lists::{CentroidCodes, assignment, each_list_row};
 pub use matching::{Claimed, Fingerprints};
-pub use read::{GraphReader, ListsReader, ReadElement, ReadListed};
+pub use read::{GraphReader, ListsReader, ReadElement, ReadListed, dead_elements};
 
 use crate::error::{Error, Result};
 use crate::keys::Keys;

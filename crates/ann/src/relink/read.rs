@@ -154,6 +154,43 @@ fn segment<'a, S: PageStore>(
     Ok(Segment { store, shape: shapes.of(kind), id: entry.id, head: entry.head })
 }
 
+/// How many elements a segment of a graph or of lists has, and the ordinals of those without rows, ascending. Reads the
+/// pages of elements once, and no others but where rows of an element lie apart.
+///
+/// # Errors
+/// Those of the store; [`Error::Corrupt`].
+pub fn dead_elements<S: PageStore>(store: &S, meta: &Meta, entry: &SegmentEntry) -> Result<(u32, Vec<u32>)> {
+    let shapes = meta.parameters.shapes();
+    let segment = segment(store, &shapes, entry, entry.kind)?;
+    let (mut elements, mut dead, mut chained, mut rows) = (0u32, Vec::new(), Vec::new(), Vec::new());
+    let mut block = segment.read_head()?.first_element();
+    let mut circle = Circle::default();
+    while block != NONE {
+        store.check_interrupts()?;
+        circle.step(block, block)?;
+        block = segment.elements_of(block, |slot, e| {
+            if e.overflow() != NONE {
+                chained.push((elements, slot));
+            } else if e.inline_rows().next().is_none() {
+                dead.push(elements);
+            }
+            elements = elements.saturating_add(1);
+        })?;
+        for (ordinal, slot) in chained.drain(..) {
+            rows.clear();
+            segment.rows(slot, &mut rows)?;
+            if rows.is_empty() {
+                dead.push(ordinal);
+            }
+        }
+    }
+    if elements == NONE {
+        return Err(Error::Full);
+    }
+    dead.sort_unstable();
+    Ok((elements, dead))
+}
+
 /// Reads a graph. Takes 1 byte an element and 16 a page.
 pub struct GraphReader<'a, S> {
     store: &'a S,
@@ -228,7 +265,7 @@ impl<'a, S: PageStore> GraphReader<'a, S> {
 
     /// Ordinals of neighbors at a level.
     fn known(&self, own: u32, level: u8, slots: &mut dyn Iterator<Item = Slot>) -> Vec<u32> {
-        let mut known: Vec<u32> = Vec::new();
+        let mut known: Vec<u32> = Vec::with_capacity(slots.size_hint().0);
         for ordinal in slots.filter_map(|slot| self.pages.ordinal(slot)) {
             if ordinal != own && self.levels[ordinal as usize] >= level && !known.contains(&ordinal) {
                 known.push(ordinal);

@@ -14,7 +14,8 @@ use ann::ivf::kmeans::Work;
 use ann::keys::{Keys, Row};
 use ann::memory::MemoryStore;
 use ann::relink::{
-    Fingerprint, Fingerprints, Gathered, GraphElement, GraphHeader, GraphReader, Links, Mapping, Source, fingerprint,
+    Fingerprint, Fingerprints, Gathered, GraphElement, GraphHeader, GraphReader, Links, Mapping, Source, dead_elements,
+    fingerprint,
 };
 use ann::sq8;
 use proptest::prelude::*;
@@ -40,6 +41,9 @@ impl Archived {
             Ok(())
         });
         read.expect("sound");
+        let dead = (0u32..).zip(&elements).filter(|(_, e)| e.rows.is_empty()).map(|(ordinal, _)| ordinal).collect();
+        let counted = dead_elements(store, &meta, &directory.segments[0]).expect("sound");
+        assert_eq!(counted, (elements.len() as u32, dead));
         Self { header: reader.header(), elements }
     }
 
@@ -184,6 +188,9 @@ fn equal_rows_are_counted() {
     let archived = Archived::of(&store, |of| fingerprint(&row(id(of.tid)).1, &of.keys));
     assert_eq!(archived.elements.len(), 60);
     assert_eq!(archived.elements.iter().map(|e| e.rows.len()).sum::<usize>(), 600);
+    vacuum(&store, &parameters.shape(), |row| row % 60 < 5 || row % 60 == 7 && row > 7).expect("sound");
+    let after = Archived::of(&store, |of| fingerprint(&row(id(of.tid)).1, &of.keys));
+    assert_eq!(after.elements.iter().filter(|e| e.rows.is_empty()).count(), 5, "elements with rows apart, too");
     // Rows 0 to 99 are gone; 600 to 699 are equal to some that are there.
     let table = (100..700).rev().map(row);
     let (again, linked) = import(&parameters, &archived, table).expect("sound");

@@ -15,8 +15,8 @@ use ann::ivf::write::Plan;
 use ann::keys::{Filter, Keys};
 use ann::memory::MemoryStore;
 use ann::relink::{
-    CentroidCodes, Fingerprints, Gathered, ListElement, ListsHeader, ListsReader, Source, assignment, each_list_row,
-    fingerprint,
+    CentroidCodes, Fingerprints, Gathered, ListElement, ListsHeader, ListsReader, Source, assignment, dead_elements,
+    each_list_row, fingerprint,
 };
 use ann::sq8;
 use proptest::prelude::*;
@@ -47,6 +47,9 @@ impl Archived {
             Ok(())
         });
         read.expect("sound");
+        let dead = (0u32..).zip(&elements).filter(|(_, e)| e.rows.is_empty()).map(|(ordinal, _)| ordinal).collect();
+        let counted = dead_elements(store, &meta, &directory.segments[0]).expect("sound");
+        assert_eq!(counted, (elements.len() as u32, dead));
         Self { header: reader.header(), centroids: reader.centroids().expect("sound"), elements }
     }
 
