@@ -58,7 +58,8 @@ class Rows:
 
     def blocks(self):
         for start in range(0, self.rows, BLOCK):
-            yield start, self.maker.block(start // BLOCK, min(BLOCK, self.rows - start))
+            # Made whole: a part of a block made by itself would be other rows.
+            yield start, self.maker.block(start // BLOCK, BLOCK)[: self.rows - start]
 
 
 def exact(rows, queries, k=10):
