@@ -59,11 +59,20 @@ options=()
 [[ -z ${EF:-} ]] || options+=(--ef "$EF")
 [[ -z ${OUT:-} ]] || options+=(--out "$OUT")
 cd "$REPO"
+# The million rows of MORE=ingest are the same for all sets: once.
+long=()
 while read -r set; do
     say "measuring $(basename "$set")"
     [[ -n ${ONLY:-} ]] || "$WORK/venv/bin/python" bench/run.py "$set" "${options[@]}"
     for more in ${MORE:-}; do
-        [[ $more == scale ]] || "$WORK/venv/bin/python" "bench/$more.py" "$set" ${OUT:+--out "$OUT"}
+        case $more in
+            scale) ;;
+            ingest)
+                "$WORK/venv/bin/python" bench/ingest.py "$set" "${long[@]}" ${OUT:+--out "$OUT"}
+                long=(--rows 0)
+                ;;
+            *) "$WORK/venv/bin/python" "bench/$more.py" "$set" ${OUT:+--out "$OUT"} ;;
+        esac
     done
 done <<<"$sets"
 if [[ " ${MORE:-} " == *" scale "* ]]; then

@@ -84,6 +84,27 @@ like($node->safe_psql($db, "SELECT action FROM hybrid_compact('off_e_idx')"), qr
 is(rows_in('off_e_idx', 'pending'), 0, 'all of them');
 same_rows($node, 'off', 'after hybrid_compact');
 
+# Rows grow old where nobody inserts any more: a search asks for a worker.
+$node->safe_psql($db, 'CREATE DATABASE quiet TEMPLATE template0');
+$node->safe_psql('quiet', $HybridVec::FUNCTIONS);
+$node->safe_psql('quiet', <<'SQL');
+CREATE TABLE t (id bigserial PRIMARY KEY, e vector(16), at timestamptz);
+CREATE INDEX t_e_idx ON t USING hybrid (e, at)
+    WITH (recent_threshold = '10 days', pending_rows = 500, segment_rows = 1000, auto_compact = off);
+INSERT INTO t (e, at) SELECT vec(n), now() - interval '10 days' + interval '15 seconds' FROM generate_series(1, 1000) n;
+SELECT hybrid_compact('t_e_idx');
+ALTER INDEX t_e_idx SET (auto_compact = on);
+SQL
+is(rows_in('t_e_idx', 'hnsw', 'quiet'), 1000, 'rows that are recent are in a graph');
+my $search = "SET enable_seqscan = off; SELECT count(*) FROM (SELECT FROM t ORDER BY e <-> vec(7) LIMIT 10) s";
+is($node->safe_psql('quiet', $search), 10, 'a search while all rows are recent');
+is(join(' ', workers($node, 'quiet')), '', 'asks for nobody');
+ok(wait_until(sub { $node->safe_psql('quiet', "SELECT now() > max(at) + interval '10 days' FROM t") eq 't' }, 60), 'time passes');
+is(rows_in('t_e_idx', 'hnsw', 'quiet'), 1000, 'and nobody moves them');
+is($node->safe_psql('quiet', $search), 10, 'the first search of a session that finds them old');
+ok(wait_until(sub { rows_in('t_e_idx', 'ivf', 'quiet') == 1000 }, 20), 'has them moved');
+is($node->safe_psql('quiet', "SELECT count(*) FROM hybrid_check('t_e_idx', true)"), 0, 'and the index is sound');
+
 # A step that takes long, and what others want meanwhile: 20,000 rows of 96 dimensions are linked in some seconds.
 sub busy
 {

@@ -80,8 +80,16 @@ pub fn build(index: Index, scan: impl FnOnce(&mut dyn FnMut(Row, &[f32])) -> f64
     builder.finish(heap_tuples)
 }
 
-/// Options that only an index with an age key makes use of. No error: a dump with such an index must load.
+/// Options that only an index with an age key makes use of, and those that change nothing. No error: a dump with such an
+/// index must load.
 fn warn_of_idle_options(index: Index, parameters: &Parameters) {
+    if parameters.rerank != 0 {
+        let message = format!("option \"rerank\" has no effect in index \"{}\": it keeps sq8", index.name());
+        let hint = "Rows are put in order by their exact distances, whatever the index keeps.";
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "hybridvec")
+            .set_hint(hint)
+            .report(PgLogLevel::WARNING);
+    }
     let idle = if parameters.age_key.is_none() { reloptions::for_age_key(index) } else { Vec::new() };
     for option in idle {
         let message = format!("option \"{option}\" has no effect in index \"{}\"", index.name());

@@ -7,7 +7,9 @@ use crate::pg::buffer::IndexStore;
 use crate::pg::relation::Index;
 use crate::pg::reloptions::Options;
 use crate::pg::rights::in_recovery;
-use crate::pg::settings::hash_memory;
+use crate::pg::settings::{hash_memory, now};
+use crate::pg::worker;
+use ann::compact::some_came_of_age;
 use ann::error::Error;
 use ann::hnsw::probe::Probe;
 use ann::hnsw::scan::{Hit, Limits, Scan};
@@ -157,6 +159,12 @@ fn start(index: Index, query: &Query, filter: &Filter) -> Running {
         }
     };
     let options = Options::of(index);
+    if options.auto_compact && !in_recovery() && worker::may_look(index) {
+        // Rows grow old also where nobody inserts any more.
+        if or_raise(index, some_came_of_age(&store, &meta, &directory, now())) {
+            worker::note_due(index);
+        }
+    }
     let limits = Limits {
         ef_search: guc::ef_search(options.ef_search),
         memory: hash_memory(),

@@ -1,6 +1,7 @@
 //! The background worker: who starts it, and the process itself.
 //!
-//! A dynamic worker, so nothing is preloaded. An insert notes that something is due; the end of its transaction (or, in a
+//! A dynamic worker, so nothing is preloaded. An insert notes that something is due, and so does a search that finds rows
+//! come of age where nobody inserts any more; the end of its transaction (or, in a
 //! long one, a later insert) starts a worker, if there is none. The worker looks after all indexes of its database.
 
 use super::lock::{self, is_database_wanted};
@@ -25,6 +26,8 @@ unsafe extern "C-unwind" {
 
 /// How long a session does not ask again for the same index.
 const ASK_EVERY: Duration = Duration::from_secs(60);
+/// How long a session that only searches does not look again whether something is due.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// After how long a transaction does not wait for its end to ask.
 const ASK_WITHIN: Duration = Duration::from_millis(100);
 
@@ -43,6 +46,8 @@ struct Wishes {
     due: RefCell<HashMap<pg_sys::Oid, Instant>>,
     /// When this session last asked for a worker for an index.
     asked: RefCell<HashMap<pg_sys::Oid, Instant>>,
+    /// When this session last looked at an index that it searched.
+    looked: RefCell<HashMap<pg_sys::Oid, Instant>>,
     /// Whether `due` may have something in it.
     any: Cell<bool>,
 }
@@ -53,7 +58,21 @@ thread_local! {
 
 static AT_COMMIT: Once = Once::new();
 
-/// Notes that compaction is due for an index into which a row was just inserted.
+/// Whether this session should look if something is due at an index that it only reads: now and then.
+pub fn may_look(index: Index) -> bool {
+    WISHES.with(|wishes| {
+        let now = Instant::now();
+        let mut looked = wishes.looked.borrow_mut();
+        if looked.get(&index.oid()).is_some_and(|&at| now - at < LOOK_EVERY) {
+            return false;
+        }
+        looked.retain(|_, at| now - *at < LOOK_EVERY);
+        looked.insert(index.oid(), now);
+        true
+    })
+}
+
+/// Notes that compaction is due for an index, into which a row was just inserted or which was searched.
 pub fn note_due(index: Index) {
     if guc::compaction_workers() == 0 || !index.is_seen_by_workers() || is_parallel_worker() {
         return;

@@ -16,7 +16,7 @@ mod release;
 mod rewrite;
 
 pub use history::{HISTORY_RECORDS, MAX_INPUTS, history, note};
-pub use plan::plan;
+pub use plan::{plan, some_came_of_age};
 pub use release::Known;
 
 use crate::error::Result;

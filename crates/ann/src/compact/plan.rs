@@ -76,6 +76,20 @@ pub fn plan(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64
     }
 }
 
+/// Whether age makes a migration due, as far as the heads of segments tell: a sealed graph whose rows [`plan`] has not looked
+/// at yet may turn out to be too young, once. Reads no rows, but those of very small segments, and changes nothing.
+///
+/// # Errors
+/// As [`plan`].
+pub fn some_came_of_age(store: &impl PageStore, meta: &Meta, directory: &Directory, now: i64) -> Result<bool> {
+    let Recency::ByAge { age, threshold } = meta.parameters.recency() else { return Ok(false) };
+    let (segments, has_room) = (sizes(store, meta, directory)?, directory.has_room());
+    let plan = Plan { store, parameters: &meta.parameters, now, segments, has_room };
+    let cut = AgeCut::new(age, threshold, now);
+    let mut graphs = plan.of(SegmentKind::Hnsw).filter(|s| s.live() > 0);
+    Ok(graphs.any(|graph| plan.is_past(graph, cut).unwrap_or(true)))
+}
+
 fn sizes(store: &impl PageStore, meta: &Meta, directory: &Directory) -> Result<Vec<Sized>> {
     let shapes = meta.parameters.shapes();
     let mut sizes = Vec::new();
@@ -241,23 +255,30 @@ impl<S: PageStore> Plan<'_, S> {
                 let rows: u64 = self.segments.iter().filter(newer).map(|s| s.live()).sum();
                 Ok(!open && rows >= recent)
             }
-            Recency::ByAge { .. }
-                if open && !self.parameters.is_full(graph.elements, graph.entry.created, self.now) =>
-            {
-                Ok(false)
-            }
             Recency::ByAge { age, threshold } => {
                 let cut = AgeCut::new(age, threshold, self.now);
-                let Some(column) = graph.head.summary.map(|s| s.column(cut.column)) else { return Ok(false) };
-                if column.max < cut.value {
-                    return Ok(true);
+                match self.is_past(graph, cut) {
+                    Some(past) => Ok(past),
+                    None => Ok(self.typical_age(graph, cut.column)? < cut.value),
                 }
-                if open || column.min >= cut.value && !column.has_null {
-                    return Ok(false);
-                }
-                Ok(self.typical_age(graph, cut.column)? < cut.value)
             }
         }
+    }
+
+    /// Whether nearly all rows of a graph are old, by its head; `None`: only the rows tell.
+    fn is_past(&self, graph: &Sized, cut: AgeCut) -> Option<bool> {
+        let open = graph.entry.active;
+        if open && !(self.has_room && self.parameters.is_full(graph.elements, graph.entry.created, self.now)) {
+            return Some(false);
+        }
+        let Some(column) = graph.head.summary.map(|s| s.column(cut.column)) else { return Some(false) };
+        if column.max < cut.value {
+            return Some(true);
+        }
+        if open || column.min >= cut.value && !column.has_null {
+            return Some(false);
+        }
+        graph.head.typical_age.map(|age| age < cut.value)
     }
 
     /// IVF segments of like size and of one interval of time; where the directory is `crowded` any that lie side by side.

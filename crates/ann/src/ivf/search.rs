@@ -402,11 +402,18 @@ impl<'a, S: PageStore + 'a, F: Fn(u32) -> Segment<'a, S>> Reading<'_, '_, F> {
             let most = 2.0 * estimates[i] - bound;
             // Only the element can tell whether one of several rows passes.
             if ask >> i & 1 == 0 && most < f32::INFINITY {
-                self.limits.push(Near::new(most, slot));
-                if self.limits.len() > self.keep {
-                    self.limits.pop();
-                }
+                self.lower_limit(Near::new(most, slot));
             }
+        }
+    }
+
+    fn lower_limit(&mut self, most: Near) {
+        if self.limits.len() < self.keep {
+            self.limits.push(most);
+        } else if let Some(mut largest) = self.limits.peek_mut()
+            && most < *largest
+        {
+            *largest = most;
         }
     }
 

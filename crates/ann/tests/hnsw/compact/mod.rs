@@ -8,7 +8,8 @@ mod steps;
 use crate::data::Mixture;
 use crate::harness::*;
 use crate::strict::Strict;
-use ann::compact::{Action, Help, Known, Report, Step, history, plan, relieve, run};
+use ann::age::Recency;
+use ann::compact::{Action, Help, Known, Report, Step, history, plan, relieve, run, some_came_of_age};
 use ann::distance::Metric;
 use ann::error::{Error, Result};
 use ann::hnsw::build::{HeapArena, Stop};
@@ -80,7 +81,12 @@ impl Help for Helper {
 
 pub fn due(store: &impl PageStore, now: i64) -> Result<Option<Step>> {
     let (meta, directory) = Directory::read(store)?;
-    plan(store, &meta, &directory, now)
+    let came_of_age = some_came_of_age(store, &meta, &directory, now)?;
+    let step = plan(store, &meta, &directory, now)?;
+    let migrates = step.as_ref().is_some_and(|step| step.action() == Action::Migrate);
+    let by_age = matches!(meta.parameters.recency(), Recency::ByAge { .. });
+    assert!(came_of_age || !migrates || !by_age, "a search would not have seen that it is due");
+    Ok(step)
 }
 
 /// Steps until nothing is due.
@@ -90,6 +96,8 @@ pub fn compact(store: &impl PageStore, now: i64) -> Result<Vec<Report>> {
         reports.extend(run(store, &step, &Helper::at(now))?);
         assert!(reports.len() < 200, "compaction does not end: {:?}", &reports[190..]);
     }
+    let (meta, directory) = Directory::read(store)?;
+    assert!(!some_came_of_age(store, &meta, &directory, now)?, "nothing is due, and searches would ask for a worker");
     Ok(reports)
 }
 
