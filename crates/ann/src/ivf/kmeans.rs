@@ -26,7 +26,7 @@ pub trait Vectors: Sync {
 }
 
 /// Rows of the training sample for each list.
-const SAMPLE: usize = 128;
+const SAMPLE: usize = 96;
 /// Rows for each list that the first centroids are chosen from.
 const START_SAMPLE: usize = 32;
 /// Lloyd's iterations, at most.
