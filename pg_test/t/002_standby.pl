@@ -64,6 +64,15 @@ same_answers('REINDEX');
 $primary->safe_psql('postgres', 'REINDEX INDEX CONCURRENTLY t_e_idx');
 same_answers('REINDEX CONCURRENTLY');
 
+# What only reads works on the standby, too.
+my $attic = PostgreSQL::Test::Utils::tempdir;
+my $manifest = $primary->safe_psql('postgres', "CREATE SERVER attic FOREIGN DATA WRAPPER hybrid_store OPTIONS (type 'directory', path '$attic');
+	SELECT manifest FROM hybrid_export('t_e_idx', 'attic')");
+caught_up();
+is($standby->safe_psql('postgres', "SELECT manifest, ours, recorded FROM hybrid_archive_list('attic')"), "$manifest|t|t", 'an archive is listed');
+is($standby->safe_psql('postgres', "SELECT bool_and(ok) FROM hybrid_archive_verify('attic', '$manifest')"), 't', 'and verified');
+is($standby->safe_psql('postgres', "SELECT recall > 0 FROM hybrid_recall('t_e_idx', 5)"), 't', 'recall is measured');
+
 # Searches and checks on the standby while the primary writes.
 my $dir = PostgreSQL::Test::Utils::tempdir;
 append_to_file("$dir/write.sql", <<'SQL');

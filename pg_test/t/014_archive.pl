@@ -259,6 +259,39 @@ my $final = one($node, "SELECT manifest FROM hybrid_export('docs_e_idx', 'attic'
 is(one($node, "SELECT count(*) FROM hybrid_archive_verify('attic', '$final') WHERE NOT ok"), 0, 'an export after the kills is sound');
 is(scalar(grep { -f } glob "$attic/incoming/*"), 0, 'nothing is left of broken uploads');
 
+# A session that is terminated between fetching an archive and building the index ends as any other.
+# It is found at the lock of the table, which somebody keeps.
+sub background
+{
+	my (@commands) = @_;
+	my $pid = fork();
+	return $pid if $pid;
+	open STDOUT, '>', '/dev/null';
+	open STDERR, '>', '/dev/null';
+	exec 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr($db), map { ('-c', $_) } @commands;
+}
+my $holder = background('BEGIN', 'LOCK TABLE docs IN SHARE UPDATE EXCLUSIVE MODE', 'SELECT pg_sleep(600)');
+my $of_table = "pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.relation = 'docs'::regclass";
+$node->poll_query_until($db, "SELECT count(*) = 1 FROM $of_table AND l.granted AND l.mode = 'ShareUpdateExclusiveLock'") or die 'no lock';
+my @importers = map { background("SELECT * FROM hybrid_import('docs_e_idx', 'attic', '$final')") } 1 .. 3;
+my $waits = "FROM $of_table AND NOT l.granted AND a.query ~ 'hybrid_import'";
+$node->poll_query_until($db, "SELECT count(*) = 3 $waits") or die 'they do not wait';
+my $log_before = -s $node->logfile;
+one($node, "SELECT pg_terminate_backend((SELECT min(l.pid) $waits), 180000)");
+one($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ 'pg_sleep.600' AND pid <> pg_backend_pid()");
+waitpid $holder, 0;
+my @ends = map { waitpid $_, 0; $? >> 8 } @importers;
+my $last_words = slurp_file($node->logfile, $log_before);
+like($last_words, qr/terminating connection due to administrator command/, 'terminated while it waits to build');
+unlike($last_words, qr/temporary file \d+ is not owned/, 'its temporary file is closed once');
+# The others have no lock on the index while they wait for one another.
+is(scalar(grep { $_ == 0 } @ends), 2, 'imports of one index wait for each other');
+unlike($last_words, qr/deadlock/, 'and not in a circle');
+
+# What is fetched counts against temp_file_limit.
+($ret, $out, $err) = $node->psql($db, "SET maintenance_work_mem = '1GB'; SET temp_file_limit = '64kB'; SELECT * FROM hybrid_import('docs_e_idx', 'attic', '$final')");
+like($err, qr/temporary file size exceeds temp_file_limit/, 'an archive is no way around temp_file_limit');
+
 # Prune: the last of each kind stays, with all that it names.
 one($node, "SELECT * FROM hybrid_archive_prune('attic', '0', 1)");
 is(one($node, "SELECT kind, count(*) FROM hybrid_archive_list('attic') GROUP BY 1 ORDER BY 1"), "backup|1\nexport|1", 'the last ones stay');
@@ -266,6 +299,16 @@ is(one($node, "SELECT count(*) FROM hybrid_archive_list('attic') l, hybrid_archi
 is(one($node, "SELECT count(*) FROM hybrid_archives WHERE server = 'attic'"), 2, 'and their records');
 one($node, "SELECT * FROM hybrid_archive_prune('attic', '0', 0)");
 is(join(' ', stored_files()), '', 'nothing is left when nothing is to be kept');
+
+# A description in UTF-8 is not made into something else in a database of another encoding.
+one($node, q(CREATE TABLE "größe" (id int, "tür" text DEFAULT 'ö'); INSERT INTO "größe" VALUES (1, 'ä')));
+my $umlauts = one($node, q(SELECT manifest FROM hybrid_backup('"größe"', 'attic')));
+one($node, q(DROP TABLE "größe"));
+one($node, q(CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0));
+$node->safe_psql('latin', "CREATE EXTENSION hybridvec; $server");
+($ret, $out, $err) = $node->psql('latin', "SELECT * FROM hybrid_restore('attic', '$umlauts', 'public', 'plain')");
+like($err, qr/the encoding of this database is not UTF8/, 'other characters than ASCII need a database in UTF8');
+is($node->safe_psql('latin', "SELECT to_regclass('plain') IS NULL"), 't', 'and nothing is made');
 
 crash_free($other, 'other server');
 done_testing();

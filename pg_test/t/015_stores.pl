@@ -140,5 +140,14 @@ unlike(slurp_file($node->logfile), qr/$KEY|f{64}/, 'keys are in no log');
 post("$s5/_emulator/faults", { path => '/s5/', times => 2, kind => { answer => { status => 503, content_type => 'text/plain', body => 'later', headers => [] } } });
 is(one("DROP USER MAPPING FOR CURRENT_USER SERVER s5; SET client_min_messages = error; SELECT rows FROM hybrid_backup('docs', 's5')"), $ROWS, 'a burst of 503 is waited out');
 
+# A portal lists nothing, so a prune relies on the records: also on those under another name of the server.
+my $other_name = one("SET client_min_messages = error; SELECT manifest FROM hybrid_export('docs_e_idx', 'portal')");
+one('ALTER SERVER portal RENAME TO renamed');
+one("SET client_min_messages = error; SELECT * FROM hybrid_export('docs_e_idx', 'renamed')");
+isnt(one("SET client_min_messages = error; SELECT count(*) FROM hybrid_archive_prune('renamed', '0', 0) WHERE removed"), 0, 'archives are removed');
+is(one("SELECT bool_and(ok) FROM hybrid_archive_verify('renamed', '$other_name')"), 't', 'and no object of one that stays');
+($ret, $out, $err) = $node->psql($db, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT * FROM hybrid_archive_prune('renamed', '0', 0)");
+like($err, qr/this transaction does not see the latest ones/, 'a prune sees all that was recorded');
+
 crash_free($node, 'stores');
 done_testing();

@@ -78,15 +78,18 @@ impl Seen {
     }
 }
 
-/// Rows that the index should have, in the order of their heap TIDs.
+/// Rows that the index should have, in the order of their heap TIDs. Expressions of the index are evaluated as the table's
+/// owner.
 fn visible_rows(inspected: &Inspected) -> Vec<Seen> {
     let table = OpenTable::open(inspected.opened.table());
     let metric = inspected.meta.parameters.metric;
     let mut rows = Vec::new();
-    table.visible_rows(inspected.opened.index(), &mut |row, vector| {
-        if normalize(metric, vector).is_some() {
-            rows.push(Seen::new(&row));
-        }
+    table.as_owner(|| {
+        table.visible_rows(inspected.opened.index(), &mut |row, vector| {
+            if normalize(metric, vector).is_some() {
+                rows.push(Seen::new(&row));
+            }
+        });
     });
     rows.sort_unstable();
     rows

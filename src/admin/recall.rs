@@ -2,7 +2,7 @@
 
 use crate::error::{Fault, raise};
 use crate::pg::buffer::IndexStore;
-use crate::pg::relation::OpenIndex;
+use crate::pg::relation::{OpenIndex, OpenTable};
 use crate::pg::settings::with_settings;
 use ann::distance::Metric;
 use ann::error::Error;
@@ -49,8 +49,9 @@ impl Target {
             Metric::Cosine => "<=>",
             Metric::L1 => "<+>",
         };
-        let text =
-            |sql: &str| Spi::get_one_with_args::<String>(sql, &[oid.into()]).unwrap_or_else(|error| fail(&error));
+        // Not `Spi::get_one_with_args`, which assigns a transaction id: a standby has none.
+        let one = |sql: &str| Spi::connect(|client| client.select(sql, Some(1), &[oid.into()])?.first().get_one());
+        let text = |sql: &str| one(sql).unwrap_or_else(|error| fail(&error));
         let table = text("SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = $1");
         let vector = text("SELECT pg_get_indexdef($1, 1, false)");
         let predicate = text("SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = $1");
@@ -111,7 +112,9 @@ fn run(sql: &str, vectors: &[String]) -> Run {
 /// Whether the planner would use the index for the query.
 fn uses_index(sql: &str, vector: &str, index: &str) -> bool {
     let plan = Spi::connect(|client| {
-        let rows = client.select(&format!("EXPLAIN {sql}"), None, &[DatumWithOid::from(vector)])?;
+        // Prepared as what may change something, which SPI takes EXPLAIN for. Assigns no transaction id.
+        let explain = client.prepare_mut(format!("EXPLAIN {sql}").as_str(), &[PgBuiltInOids::TEXTOID.oid()])?;
+        let rows = client.select(&explain, None, &[DatumWithOid::from(vector)])?;
         rows.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect::<Result<Vec<String>, pgrx::spi::Error>>()
     })
     .unwrap_or_else(|error| fail(&error));
@@ -127,6 +130,32 @@ fn recall(exact: &Run, found: &Run) -> f64 {
         wanted += exact.len();
     }
     if wanted == 0 { f64::NAN } else { hits as f64 / wanted as f64 }
+}
+
+/// Recall, then mean and 99th percentile of times by the index, then of exact searches. `None`: there are no rows.
+fn measure(target: &Target, index: &str, (queries, k): (i32, i32)) -> Option<(f64, f64, f64, f64, f64)> {
+    let vectors = Spi::connect(|client| {
+        let rows = client.select(&target.sample(queries), None, &[])?;
+        rows.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect::<Result<Vec<String>, pgrx::spi::Error>>()
+    })
+    .unwrap_or_else(|error| fail(&error));
+    let first = vectors.first()?;
+    let search = target.search(k);
+    let by_index = [(c"enable_seqscan", c"off"), (c"enable_sort", c"off"), (c"enable_indexscan", c"on")];
+    let found = with_settings(&by_index, || {
+        if !uses_index(&search, first, index) {
+            Fault::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("searches of the table do not use index \"{index}\""),
+            )
+            .hint("Another index may be preferred, or this one may not be valid.")
+            .raise();
+        }
+        run(&search, &vectors)
+    });
+    let by_table = [(c"enable_indexscan", c"off"), (c"enable_bitmapscan", c"off"), (c"enable_indexonlyscan", c"off")];
+    let exact = with_settings(&by_table, || run(&search, &vectors));
+    Some((recall(&exact, &found), found.mean(), found.p99(), exact.mean(), exact.p99()))
 }
 
 #[pg_extern(sql = false)]
@@ -152,28 +181,10 @@ fn hybrid_recall(
     crate::pg::rights::check_may_inspect(&opened, false);
     let meta = crate::am::or_raise(opened.index(), Meta::read(&IndexStore::new(opened.index())));
     let target = Target::of(index, meta.parameters.metric);
-    let vectors = Spi::connect(|client| {
-        let rows = client.select(&target.sample(queries), None, &[])?;
-        rows.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect::<Result<Vec<String>, pgrx::spi::Error>>()
-    })
-    .unwrap_or_else(|error| fail(&error));
-    let Some(first) = vectors.first() else { return TableIterator::new(Vec::new()) };
-    let search = target.search(k);
-    let by_index = [(c"enable_seqscan", c"off"), (c"enable_sort", c"off"), (c"enable_indexscan", c"on")];
-    let found = with_settings(&by_index, || {
-        if !uses_index(&search, first, &opened.index().name()) {
-            Fault::new(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("searches of the table do not use index \"{}\"", opened.index().name()),
-            )
-            .hint("Another index may be preferred, or this one may not be valid.")
-            .raise();
-        }
-        run(&search, &vectors)
-    });
-    let by_table = [(c"enable_indexscan", c"off"), (c"enable_bitmapscan", c"off"), (c"enable_indexonlyscan", c"off")];
-    let exact = with_settings(&by_table, || run(&search, &vectors));
-    TableIterator::new(vec![(recall(&exact, &found), found.mean(), found.p99(), exact.mean(), exact.p99())])
+    // The queries have the index's expressions in them, which are the owner's code.
+    let table = OpenTable::open(opened.table());
+    let measured = table.as_owner(|| measure(&target, &opened.index().name(), (queries, k)));
+    TableIterator::new(measured.into_iter().collect::<Vec<_>>())
 }
 
 #[pg_extern(sql = false)]

@@ -8,6 +8,7 @@ use super::server::{self, Caching, OpenServer};
 use crate::error::{Fault, raise};
 use crate::pg::fdw;
 use crate::pg::settings::{now, timestamp};
+use crate::pg::snapshot::{self, LatestSnapshot};
 use archive::policy::{Keep, Known, Plan, Reason, plan};
 use archive::{Identity, Key, Manifest, ManifestKind};
 use blobstore::{Context, Error, Expected, Store, resolve};
@@ -17,21 +18,22 @@ use pgrx::{JsonB, PgLogLevel, PgSqlErrorCode};
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::CStr;
 
-/// A manifest that is known of, by its locator, and what it says.
-struct Read {
+/// A manifest that is known of, by its locator, and what is kept of it.
+struct Read<T> {
     locator: String,
-    manifest: Result<Manifest>,
+    manifest: Result<T>,
     /// In `hybrid_archives`.
     recorded: bool,
 }
 
-/// Reads all manifests that the store lists or that are recorded.
-fn read_all(
+/// Reads all manifests that the store lists or that are recorded. One is in memory at a time, and what `keep` makes of all.
+fn read_all<T>(
     store: &dyn Store,
     recorded: &[String],
     key: Option<&Key>,
     context: &Context,
-) -> blobstore::Result<Vec<Read>> {
+    keep: impl Fn(&str, Manifest) -> T,
+) -> blobstore::Result<Vec<Read<T>>> {
     let mut locators: BTreeMap<String, bool> = recorded.iter().map(|locator| (locator.clone(), true)).collect();
     if store.abilities().can_list {
         for listed in store.manifests(context)? {
@@ -45,13 +47,10 @@ fn read_all(
         {
             return Err(error);
         }
+        let manifest = manifest.map(|manifest| keep(&locator, manifest));
         all.push(Read { locator, manifest, recorded });
     }
     Ok(all)
-}
-
-fn recorded_in(server: &OpenServer) -> Vec<String> {
-    record::list(&server.name).into_iter().map(|record| record.manifest).collect()
 }
 
 type Listed = (
@@ -70,26 +69,53 @@ type Listed = (
     Option<String>,
 );
 
-fn listed(read: Read, records: &BTreeMap<String, ArchiveRecord>) -> Listed {
+/// What is listed of a manifest.
+struct Summary {
+    kind: ManifestKind,
+    source: String,
+    created: i64,
+    rows: u64,
+    objects: u64,
+    bytes: u64,
+    identity: Identity,
+    tags: BTreeMap<String, String>,
+}
+
+impl Summary {
+    fn of(manifest: Manifest) -> Self {
+        let source = &manifest.source;
+        let names = [Some(&source.database), Some(&source.schema), Some(&source.table), source.index.as_ref()];
+        let mut lengths: BTreeMap<&str, u64> = BTreeMap::new();
+        manifest.objects().for_each(|object| _ = lengths.insert(&object.name, object.stored_length));
+        Self {
+            kind: manifest.kind,
+            source: names.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("."),
+            created: manifest.created,
+            rows: rows_of(&manifest),
+            objects: lengths.len() as u64 + 1,
+            bytes: lengths.values().sum(),
+            identity: manifest.identity,
+            tags: manifest.tags,
+        }
+    }
+}
+
+fn listed(read: Read<Summary>, records: &BTreeMap<String, ArchiveRecord>) -> Listed {
     let expires = records.get(&read.locator).and_then(|record| record.expires_at).map(timestamp);
     let no_tags = || JsonB(serde_json::Value::Object(serde_json::Map::new()));
     match read.manifest {
-        Ok(manifest) => {
-            let source = &manifest.source;
-            let names = [Some(&source.database), Some(&source.schema), Some(&source.table), source.index.as_ref()];
-            let mut lengths: BTreeMap<&str, u64> = BTreeMap::new();
-            manifest.objects().for_each(|object| _ = lengths.insert(&object.name, object.stored_length));
-            let tags = manifest.tags.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+        Ok(summary) => {
+            let tags = summary.tags.into_iter().map(|(name, value)| (name, value.into())).collect();
             (
                 read.locator,
-                Some(kind_name(manifest.kind).into()),
-                Some(names.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(".")),
-                Some(timestamp(manifest.created)),
-                Some(rows_of(&manifest) as i64),
-                Some(lengths.len() as i64 + 1),
-                Some(lengths.values().sum::<u64>() as i64),
-                Some(hex(&manifest.identity.set)),
-                Some(record::is_ours(&record_identity(&manifest.identity))),
+                Some(kind_name(summary.kind).into()),
+                Some(summary.source),
+                Some(timestamp(summary.created)),
+                Some(summary.rows as i64),
+                Some(summary.objects as i64),
+                Some(summary.bytes as i64),
+                Some(hex(&summary.identity.set)),
+                Some(record::is_ours(&record_identity(&summary.identity))),
                 read.recorded,
                 JsonB(serde_json::Value::Object(tags)),
                 expires,
@@ -136,7 +162,9 @@ fn hybrid_archive_list(
     let records: BTreeMap<String, ArchiveRecord> =
         record::list(&server.name).into_iter().map(|record| (record.manifest.clone(), record)).collect();
     let (recorded, key) = (records.keys().cloned().collect::<Vec<_>>(), server.read_key().cloned());
-    let read = server.session.run(move |store, context| read_all(store, &recorded, key.as_ref(), context));
+    let read = server.session.run(move |store, context| {
+        read_all(store, &recorded, key.as_ref(), context, |_, manifest| Summary::of(manifest))
+    });
     let mut all = or_raise(&server, read.map_err(Failure::from));
     all.sort_by_key(|read| std::cmp::Reverse(read.manifest.as_ref().map_or(i64::MIN, |manifest| manifest.created)));
     TableIterator::new(all.into_iter().map(|read| listed(read, &records)).collect::<Vec<_>>())
@@ -185,18 +213,73 @@ struct Pruned {
     unread: Vec<(String, String)>,
 }
 
-fn prune(
+/// What a prune knows of archives besides what the store lists.
+struct Recorded {
+    /// By way of this server.
+    here: Vec<String>,
+    /// By way of others, which may be other names of the same store.
+    elsewhere: Vec<String>,
+    /// Sets of ours.
+    sets: HashSet<[u8; 16]>,
+}
+
+impl Recorded {
+    /// What is committed by now, not only when the statement began: it may have waited for an export to end.
+    ///
+    /// # Errors
+    /// Raises 25001 where the transaction cannot see that, and the store does not list what it has.
+    fn now(server: &OpenServer) -> Self {
+        if snapshot::is_fixed() && !server.abilities().can_list {
+            Fault::new(
+                PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+                format!(
+                    "server \"{}\" cannot list its archives, and this transaction does not see the latest ones",
+                    server.name
+                ),
+            )
+            .hint("Use a transaction of isolation level READ COMMITTED.")
+            .raise();
+        }
+        let _now = LatestSnapshot::push();
+        Self {
+            here: record::list(&server.name).into_iter().map(|record| record.manifest).collect(),
+            elsewhere: record::list_of_others(&server.name),
+            sets: record::our_sets().into_iter().collect(),
+        }
+    }
+}
+
+/// Names of objects that archives need which were put into this store by way of another server. A store that lists what it
+/// has tells of them itself.
+fn needed_elsewhere(
     store: &dyn Store,
-    (recorded, sets): (&[String], &HashSet<[u8; 16]>),
+    recorded: &Recorded,
     key: Option<&Key>,
-    keep: Keep,
     context: &Context,
-) -> Result<Pruned> {
+) -> Result<HashSet<String>> {
+    let mut names = HashSet::new();
+    if store.abilities().can_list {
+        return Ok(names);
+    }
+    for locator in recorded.elsewhere.iter().filter(|locator| !recorded.here.contains(locator)) {
+        match manifest_from(store, locator, key, context) {
+            Ok(manifest) => names.extend(manifest.objects().map(|object| object.name.clone())),
+            // In another store, or under another key, so that no object of ours is among its own.
+            Err(Failure::Store(Error::NotFound { .. } | Error::Option { .. }))
+            | Err(Failure::Archive(archive::Error::Key { .. })) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(names)
+}
+
+fn prune(store: &dyn Store, recorded: &Recorded, key: Option<&Key>, keep: Keep, context: &Context) -> Result<Pruned> {
     let _lock = store.lock_for_removal(context)?;
+    let needed = needed_elsewhere(store, recorded, key, context)?;
     let (mut known, mut gone, mut unread) = (Vec::new(), Vec::new(), Vec::new());
-    for read in read_all(store, recorded, key, context)? {
+    for read in read_all(store, &recorded.here, key, context, |locator, manifest| Known::new(locator, &manifest))? {
         match read.manifest {
-            Ok(manifest) => known.push(Known::new(&read.locator, &manifest)),
+            Ok(manifest) => known.push(manifest),
             Err(Failure::Store(Error::NotFound { .. })) if read.recorded => gone.push(read.locator),
             // Under another key, all of its objects are, too: none is one of ours.
             Err(failure @ Failure::Archive(archive::Error::Key { .. })) => {
@@ -206,8 +289,10 @@ fn prune(
             Err(failure) => return Err(failure),
         }
     }
-    let ours: HashSet<Identity> = known.iter().map(|k| k.identity).filter(|id| sets.contains(&id.set)).collect();
-    let plan = plan(&known, &ours.into_iter().collect::<Vec<_>>(), keep);
+    let ours: HashSet<Identity> =
+        known.iter().map(|k| k.identity).filter(|id| recorded.sets.contains(&id.set)).collect();
+    let mut plan = plan(&known, &ours.into_iter().collect::<Vec<_>>(), keep);
+    plan.objects.retain(|(place, _)| !needed.contains(&place.name));
     for manifest in &plan.manifests {
         store.remove(manifest, context)?;
     }
@@ -249,15 +334,13 @@ fn hybrid_archive_prune(
             .raise();
     }
     fdw::lock_server(&server.name, true);
-    let recorded = recorded_in(&server);
-    let sets = record::our_sets().into_iter().collect();
+    let recorded = Recorded::now(&server);
     let keep = Keep { since: now().saturating_sub(microseconds(&keep)), last: keep_last as u32 };
     let key = server.read_key().cloned();
-    let pruned =
-        server.session.run(move |store, context| match prune(store, (&recorded, &sets), key.as_ref(), keep, context) {
-            Err(Failure::Store(error)) => Err(error),
-            other => Ok(other),
-        });
+    let pruned = server.session.run(move |store, context| match prune(store, &recorded, key.as_ref(), keep, context) {
+        Err(Failure::Store(error)) => Err(error),
+        other => Ok(other),
+    });
     let pruned = or_raise(&server, pruned.map_err(Failure::from).and_then(|result| result));
     for manifest in pruned.plan.manifests.iter().chain(&pruned.gone) {
         record::forget(&server.name, manifest);

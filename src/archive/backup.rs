@@ -8,7 +8,7 @@ use super::server::{self, Caching, OpenServer};
 use super::thread::Upload;
 use super::{identity_of, import, rows, table};
 use crate::am::import::{Misfit, with_plan};
-use crate::error::Fault;
+use crate::error::{Fault, raise};
 use crate::pg::fdw;
 use crate::pg::rights;
 use crate::pg::settings::timestamp;
@@ -164,8 +164,8 @@ impl Lines<'_> {
 #[pg_extern(sql = false)]
 #[allow(clippy::type_complexity, reason = "a row of the function's result")]
 fn hybrid_restore(
-    server: &CStr,
-    manifest: &str,
+    server: Option<&CStr>,
+    manifest: Option<&str>,
     target_schema: Option<&CStr>,
     target_name: Option<&CStr>,
 ) -> TableIterator<
@@ -179,9 +179,12 @@ fn hybrid_restore(
         name!(not_carried, Vec<String>),
     ),
 > {
+    // The function is not strict: the target may be NULL.
+    let (Some(server), Some(locator)) = (server, manifest) else {
+        raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "server and manifest must not be NULL")
+    };
     rights::check_may_write(c"hybrid_restore()");
     let server = server::open(&server.to_string_lossy(), Caching::Allowed);
-    let locator = manifest;
     let manifest = or_raise(&server, server.manifest(locator));
     let Some(described) = &manifest.table else {
         Failure::Unfit("the archive is an export of an index and has no rows".into())

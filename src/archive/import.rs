@@ -52,6 +52,7 @@ impl Local {
         let mut objects = server.objects(manifest, &wanted);
         for object in &wanted {
             let chunk = objects.next()?;
+            TemporaryFile::check_limit(end + chunk.len() as u64);
             local.file.file().write_all_at(&chunk, end).map_err(|error| {
                 Failure::Store(Error::File { path: "temporary file".into(), message: error.to_string() })
             })?;
@@ -214,7 +215,10 @@ fn hybrid_import(
         rights::check_may_maintain(&opened);
         let store = crate::pg::buffer::IndexStore::new(opened.index());
         let meta = crate::am::or_raise(opened.index(), Meta::read(&store));
-        (opened.index().name(), meta.parameters.m)
+        let name = opened.index().name();
+        drop(store);
+        opened.unlock();
+        (name, meta.parameters.m)
     };
     let server = server::open(&server.to_string_lossy(), Caching::Allowed);
     let read = or_raise(&server, server.manifest(manifest));

@@ -185,6 +185,18 @@ pub(crate) fn list(server: &str) -> Vec<ArchiveRecord> {
     rows.unwrap_or_else(|error| fail(&error)).into_iter().flatten().collect()
 }
 
+/// Manifests that this database put into stores by way of other servers. One of them may be another name of the same store.
+pub(crate) fn list_of_others(server: &str) -> Vec<String> {
+    let rows = as_extension_owner(|schema| {
+        let sql = format!("SELECT DISTINCT manifest FROM {schema}.hybrid_archives WHERE server <> $1");
+        Spi::connect(|client| {
+            let rows = client.select(&sql, None, &[server.into()])?;
+            rows.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, SpiError>>()
+        })
+    });
+    rows.unwrap_or_else(|error| fail(&error)).into_iter().flatten().collect()
+}
+
 /// `None`: of a kind that this version does not know, or with a set that is none.
 fn read(row: &SpiHeapTupleData<'_>) -> Result<Option<ArchiveRecord>, SpiError> {
     let text = |i: usize| Ok::<_, SpiError>(row.get::<String>(i)?.unwrap_or_default());

@@ -1,8 +1,8 @@
 //! Queries on the catalogs, and statements that are made of parts.
 
-use crate::error::raise;
+use crate::error::{Fault, raise};
 use crate::pg::catalog::is_one_statement;
-use crate::pg::settings::with_settings;
+use crate::pg::settings::{database_takes_utf8, with_settings};
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgSqlErrorCode, Spi, pg_sys};
 use std::ffi::CStr;
@@ -51,8 +51,15 @@ pub(super) fn rows<const N: usize>(sql: &str, arguments: &[DatumWithOid]) -> Vec
 /// Runs one statement of this kind, made of quoted parts.
 ///
 /// # Errors
-/// XX000 if the text is anything else than that one statement: then a part was not quoted, and nothing is run.
+/// 0A000 if the text means something else to the database, whose encoding is not UTF-8. XX000 if it is anything else than
+/// that one statement: then a part was not quoted, and nothing is run.
 pub(super) fn run(statement: &str, kind: pg_sys::NodeTag) {
+    if !statement.is_ascii() && !database_takes_utf8() {
+        let message = "the description has other characters than ASCII, and the encoding of this database is not UTF8";
+        Fault::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+            .hint("Restore into a database with encoding UTF8.")
+            .raise();
+    }
     if !is_one_statement(statement, kind) {
         raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a description did not make the one statement that it should");
     }

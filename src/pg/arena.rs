@@ -9,7 +9,7 @@ use crate::error::{Fault, raise};
 use ann::error::Result;
 use ann::hnsw::build::Arena;
 use memmap2::{MmapMut, MmapOptions};
-use pgrx::{PgSqlErrorCode, pg_sys};
+use pgrx::PgSqlErrorCode;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicU32;
@@ -69,7 +69,7 @@ impl Spill {
     fn map(&mut self, len: usize) -> MmapMut {
         let page = 4096;
         let len = len.next_multiple_of(page);
-        self.check_limit(len as u64);
+        TemporaryFile::check_limit(self.len + len as u64);
         let code = self.allocate(len);
         if code != 0 {
             let error = std::io::Error::from_raw_os_error(code);
@@ -96,15 +96,6 @@ impl Spill {
                 }
                 code => return code,
             }
-        }
-    }
-
-    fn check_limit(&self, len: u64) {
-        // SAFETY: a setting, read by the main thread.
-        let limit = unsafe { pg_sys::temp_file_limit };
-        if limit >= 0 && self.len + len > limit as u64 * 1024 {
-            let message = format!("temporary file size exceeds temp_file_limit ({limit}kB)");
-            raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message);
         }
     }
 }

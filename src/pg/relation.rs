@@ -395,6 +395,14 @@ impl OpenIndex {
     pub fn table(&self) -> pg_sys::Oid {
         self.index.state().indrelid
     }
+
+    /// Closes what [`Self::open`] opened and lets go of its lock, for who is going to take a stronger one: two that keep
+    /// theirs would wait for each other.
+    pub fn unlock(self) {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: opened by us with this lock; nobody uses it any more.
+        unsafe { pg_sys::relation_close(this.index.0, pg_sys::AccessShareLock as i32) };
+    }
 }
 
 impl Drop for OpenIndex {

@@ -165,11 +165,11 @@ pub fn as_extension_owner<R>(work: impl FnOnce(&str) -> R) -> R {
     })
 }
 
-/// Owner and schema of the tables. The search path is safe.
+/// Owner and schema of the tables. The search path is safe. Assigns no transaction id, as a standby has none.
 fn tables_of_extension() -> (pg_sys::Oid, String) {
     let sql = "SELECT c.relowner, n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
                JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'hybrid_archives' WHERE e.extname = 'hybridvec'";
-    match Spi::get_two::<pg_sys::Oid, String>(sql) {
+    match Spi::connect(|client| client.select(sql, Some(1), &[])?.first().get_two::<pg_sys::Oid, String>()) {
         Ok((Some(owner), Some(schema))) => (owner, schema),
         _ => {
             let message = "the table hybrid_archives of extension \"hybridvec\" does not exist";

@@ -40,6 +40,12 @@ impl Drop for Snapshot {
     }
 }
 
+/// Whether this transaction reads all by its first snapshot, whatever others have committed since.
+pub fn is_fixed() -> bool {
+    // SAFETY: a setting of the transaction, read by the main thread.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
 /// The active snapshot while it lives: one that sees all that this transaction did so far.
 pub struct LatestSnapshot;
 

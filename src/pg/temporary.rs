@@ -30,12 +30,28 @@ impl TemporaryFile {
     pub fn file(&self) -> &File {
         &self.file
     }
+
+    /// Refuses a file of so many bytes if `temp_file_limit` does: PostgreSQL does not see what is written here.
+    ///
+    /// # Errors
+    /// 53400.
+    pub fn check_limit(length: u64) {
+        // SAFETY: a setting, read by the main thread.
+        let limit = unsafe { pg_sys::temp_file_limit };
+        if limit >= 0 && length > limit as u64 * 1024 {
+            let message = format!("temporary file size exceeds temp_file_limit ({limit}kB)");
+            raise(PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, message);
+        }
+    }
 }
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        // The end of a failed transaction closes it.
-        if !std::thread::panicking() {
+        // The end of a failed transaction closes it. So does FATAL, which does not unwind: the process then drops what its
+        // thread-local variables hold when PostgreSQL has closed the file already.
+        // SAFETY: a flag, read by the main thread.
+        let closed = std::thread::panicking() || unsafe { pg_sys::proc_exit_inprogress };
+        if !closed {
             // SAFETY: opened by `create` in this transaction, closed once.
             unsafe { pg_sys::FileClose(self.handle) };
         }

@@ -419,3 +419,16 @@ fn other_machines_need_https() {
         assert!(matches!(error, Error::Protocol { .. }) && !error.to_string().contains("pw"), "{error}");
     }
 }
+
+#[test]
+fn a_listing_without_end_is_an_error() {
+    let server = Server::start(|asked, stream| {
+        let body = format!(r#"{{"entries":[],"cursor":"{}"}}"#, asked.number);
+        reply(stream, "200 OK", "", body.as_bytes())
+    });
+    let scratch = tempfile::tempdir().expect("a directory");
+    let options = [("type", "s5"), ("url", &server.url("/"))].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let store = blobstore::options::open("s5", &options, &[], &blobstore::options::Environment::new(scratch.path()));
+    let listed = store.expect("good options").manifests(&Context::default());
+    assert!(matches!(listed, Err(Error::Protocol { .. })), "{listed:?}");
+}

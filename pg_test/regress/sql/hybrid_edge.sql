@@ -183,3 +183,27 @@ CREATE TABLE too_wide (e vector(16001));
 
 SET client_min_messages = warning;
 DROP SCHEMA hybrid_edge CASCADE;
+
+-- An index's expressions are the owner's code, and run as the owner, whoever looks at the index.
+CREATE ROLE hybrid_edge_owner;
+CREATE SCHEMA hybrid_edge_own AUTHORIZATION hybrid_edge_owner;
+SET ROLE hybrid_edge_owner;
+CREATE TABLE hybrid_edge_own.seen (who name, by text);
+CREATE FUNCTION hybrid_edge_own.note() RETURNS void VOLATILE LANGUAGE sql AS $$
+    INSERT INTO hybrid_edge_own.seen VALUES (current_user, current_setting('hybrid_edge.by', true))
+$$;
+CREATE FUNCTION hybrid_edge_own.same(e vector) RETURNS vector IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN PERFORM hybrid_edge_own.note(); RETURN e; END $$;
+CREATE TABLE hybrid_edge_own.t (id int, e vector(2));
+INSERT INTO hybrid_edge_own.t VALUES (1, '[1,2]'), (2, '[3,4]');
+CREATE INDEX owned ON hybrid_edge_own.t USING hybrid ((hybrid_edge_own.same(e)::vector(2)));
+RESET ROLE;
+SET hybrid_edge.by = 'check';
+SELECT * FROM hybrid_check('hybrid_edge_own.owned', true);
+SET hybrid_edge.by = 'recall';
+SELECT recall FROM hybrid_recall('hybrid_edge_own.owned', 2, 1);
+SELECT DISTINCT who, by FROM hybrid_edge_own.seen ORDER BY by;
+RESET hybrid_edge.by;
+SET client_min_messages = warning;
+DROP SCHEMA hybrid_edge_own CASCADE;
+DROP ROLE hybrid_edge_owner;

@@ -125,6 +125,9 @@ ALTER USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (SET key_file '/dev/zero');
 SELECT t.* FROM try('SELECT hybrid_server_check(''s'')') t;
 ALTER USER MAPPING FOR CURRENT_USER SERVER s OPTIONS (SET key_file '/dev/null');
 SELECT t.* FROM try('SELECT hybrid_server_check(''s'')') t;
+-- The function that is not strict.
+SELECT t.* FROM try('SELECT hybrid_restore(NULL, ''x'')') t;
+SELECT t.* FROM try('SELECT hybrid_restore(''s'', NULL)') t;
 \x off
 
 -- The tables: everybody reads, nobody but the functions writes.

@@ -442,10 +442,11 @@ impl Paths {
             entries.extend(page.entries);
             match page.cursor {
                 Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
-                _ => break,
+                _ => return Ok(Some(entries)),
             }
         }
-        Ok(Some(entries))
+        // Not only the beginning: who removes objects relies on every manifest that names them.
+        Err(Error::Protocol { message: format!("the listing of {directory} does not end") })
     }
 
     fn length(&self, locator: &str, context: &Context) -> Result<u64> {
