@@ -2,6 +2,7 @@
 
 use crate::error::{Fault, raise};
 use crate::pg::buffer::IndexStore;
+use crate::pg::encoding::{Text, to_server};
 use crate::pg::relation::OpenIndex;
 use crate::pg::settings::with_settings;
 use ann::distance::Metric;
@@ -9,6 +10,7 @@ use ann::error::Error;
 use ann::index::Meta;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
+use std::ffi::{CStr, CString};
 use std::time::Instant;
 
 /// Times and answers of one way to search: the distances of the rows found.
@@ -49,8 +51,9 @@ impl Target {
             Metric::Cosine => "<=>",
             Metric::L1 => "<+>",
         };
-        let text =
-            |sql: &str| Spi::get_one_with_args::<String>(sql, &[oid.into()]).unwrap_or_else(|error| fail(&error));
+        let text = |sql: &str| {
+            Spi::get_one_with_args::<Text>(sql, &[oid.into()]).unwrap_or_else(|error| fail(&error)).map(|t| t.0)
+        };
         let table = text("SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = $1");
         let vector = text("SELECT pg_get_indexdef($1, 1, false)");
         let predicate = text("SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = $1");
@@ -82,13 +85,18 @@ impl Target {
     }
 }
 
+/// A query in the encoding of the database.
+fn in_server(sql: &str) -> CString {
+    to_server(sql).expect("catalogs hold no zero bytes")
+}
+
 #[cold]
 pub(super) fn fail(error: &pgrx::spi::Error) -> ! {
     raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("could not query the indexed table: {error}"))
 }
 
 /// Runs the query for each vector.
-fn run(sql: &str, vectors: &[String]) -> Run {
+fn run(sql: &CStr, vectors: &[String]) -> Run {
     let mut run = Run::default();
     Spi::connect(|client| {
         for vector in vectors {
@@ -109,13 +117,13 @@ fn run(sql: &str, vectors: &[String]) -> Run {
 }
 
 /// Whether the planner would use the index for the query.
-fn uses_index(sql: &str, vector: &str, index: &str) -> bool {
+fn uses_index(sql: &CStr, vector: &str, index: &str) -> bool {
     let plan = Spi::connect(|client| {
-        let rows = client.select(&format!("EXPLAIN {sql}"), None, &[DatumWithOid::from(vector)])?;
-        rows.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect::<Result<Vec<String>, pgrx::spi::Error>>()
+        let rows = client.select(sql, None, &[DatumWithOid::from(vector)])?;
+        rows.map(|row| Ok(row.get::<Text>(1)?.unwrap_or_default())).collect::<Result<Vec<Text>, pgrx::spi::Error>>()
     })
     .unwrap_or_else(|error| fail(&error));
-    plan.iter().any(|line| line.contains("Index Scan using") && line.contains(index))
+    plan.iter().any(|Text(line)| line.contains("Index Scan using") && line.contains(index))
 }
 
 /// Share of the true nearest that were found; a row as near as the furthest true one is one of them.
@@ -153,15 +161,15 @@ fn hybrid_recall(
     let meta = crate::am::or_raise(opened.index(), Meta::read(&IndexStore::new(opened.index())));
     let target = Target::of(index, meta.parameters.metric);
     let vectors = Spi::connect(|client| {
-        let rows = client.select(&target.sample(queries), None, &[])?;
+        let rows = client.select(&in_server(&target.sample(queries)), None, &[])?;
         rows.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect::<Result<Vec<String>, pgrx::spi::Error>>()
     })
     .unwrap_or_else(|error| fail(&error));
     let Some(first) = vectors.first() else { return TableIterator::new(Vec::new()) };
-    let search = target.search(k);
+    let (search, explain) = (in_server(&target.search(k)), in_server(&format!("EXPLAIN {}", target.search(k))));
     let by_index = [(c"enable_seqscan", c"off"), (c"enable_sort", c"off"), (c"enable_indexscan", c"on")];
     let found = with_settings(&by_index, || {
-        if !uses_index(&search, first, &opened.index().name()) {
+        if !uses_index(&explain, first, &opened.index().name()) {
             Fault::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("searches of the table do not use index \"{}\"", opened.index().name()),

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod buffer;
 pub mod catalog;
 pub mod copy;
+pub mod encoding;
 pub mod fdw;
 pub mod fetch;
 pub mod fmgr;
