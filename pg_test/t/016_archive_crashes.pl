@@ -18,7 +18,7 @@ use Time::HiRes qw(usleep time);
 my $program = $ENV{EMULATORS};
 plan skip_all => 'EMULATORS does not name the program of crates/emulators' unless $program && -x $program;
 
-my $ROWS = 3000;
+my $ROWS = 2000;
 my $db = 'postgres';
 my $node = new_node('crashes', conf => "max_wal_size = 2GB\nhybrid.compaction_workers = 0\nclient_min_messages = error\n");
 my $http = HTTP::Tiny->new(timeout => 20);
@@ -126,7 +126,7 @@ sub strays
 	my $directory = $node->data_dir . '/base/' . one("SELECT oid FROM pg_database WHERE datname = '$db'");
 	opendir my $files, $directory or die "$directory: $!";
 	my %strays = map { $_ => 1 } grep { !$known{$_} } map { /^(\d+)(?:_\w+)?(?:\.\d+)?$/ && -s "$directory/$_" ? $1 : () } readdir $files;
-	return sort keys %strays;
+	return scalar keys %strays;
 }
 
 sub no_temporary_files
@@ -167,28 +167,199 @@ mkdir "$base/attic", 0700;
 # Small quilts, so that there are several. No repeats, so that a dead store is told of soon.
 one(<<"SQL");
 CREATE TABLE docs (id int PRIMARY KEY, e vector(16) NOT NULL, at timestamptz, body text);
-INSERT INTO docs SELECT n, vec(n), now() - (1 + n % 100) * interval '1 day', repeat(md5(n::text), 150) FROM generate_series(1, $ROWS) n;
+INSERT INTO docs SELECT n, vec(n), now() - (1 + n % 100) * interval '1 day', (SELECT string_agg(md5((n * 1000 + i)::text), '') FROM generate_series(1, 120) i) FROM generate_series(1, $ROWS) n;
 ALTER TABLE docs ALTER body SET STORAGE plain;
 CREATE INDEX docs_e_idx ON docs USING hybrid (e, at) WITH (recent_threshold = '30 days', pending_rows = 200);
 VACUUM FULL ANALYZE docs;
 CREATE SERVER attic FOREIGN DATA WRAPPER hybrid_store OPTIONS (type 'directory', path '$base/attic');
 CREATE SERVER walrus FOREIGN DATA WRAPPER hybrid_store OPTIONS (type 'walrus', publisher '@{[ url('walrus', '') ]}',
-    aggregator '@{[ url('walrus', '') ]}', shards '10', epochs '5', epoch_seconds '86400', quilt_bytes '64kB', retries '0');
+    aggregator '@{[ url('walrus', '') ]}', shards '10', epochs '5', epoch_seconds '86400', quilt_bytes '1MB', retries '0');
 CREATE SERVER s5 FOREIGN DATA WRAPPER hybrid_store
     OPTIONS (type 's5', url '@{[ url('s5', '') ]}', api 'path', prefix 'home/hybridvec', retries '0');
 SQL
 
-my %backup;
-$backup{attic} = one("SELECT manifest FROM hybrid_backup('docs', 'attic')");
-restored('attic', $backup{attic}, 'attic');
-my $time = time();
-for my $server (qw(walrus s5)) {
-  fresh($server);
-  for my $call ("SELECT manifest FROM hybrid_export('docs_e_idx', '$server')","SELECT manifest FROM hybrid_backup('docs', '$server')") {
-    my $n = requests($server); my $m = one($call);
-    my @r = requests($server); diag "$call ", join "\n", @r[$n..$#r];
-    if ($call =~ /backup/) { $n = requests($server); restored($server, $m, $server);@r = requests($server); diag "restore", join "\n", @r[$n..$#r];}
-  }
+
+# What each call is made of: the objects of an archive, besides its manifest.
+my %call = (
+	export => sub { "SELECT manifest FROM hybrid_export('docs_e_idx', '$_[0]')" },
+	backup => sub { "SELECT manifest FROM hybrid_backup('docs', '$_[0]')" });
+
+# Objects that were paid for, by the quilts and blobs of the ledger.
+sub paid
+{
+	my @objects;
+	for my $payment (@{ get('walrus', '/_emulator/ledger') })
+	{
+		my @patches = $payment->{quilt} ? map { $_->{identifier} } @{ get('walrus', "/v1/quilts/$payment->{blob}/patches") } : $payment->{blob};
+		push @objects, grep { !/^manifest-/ } @patches;
+	}
+	return @objects;
 }
-diag time()-$time;
+
+# Names in a list more than once.
+sub twice { my %seen; return join ' ', grep { $seen{$_}++ == 1 } @_ }
+
+# Kills the store, and the server with it if `$both`, while a call has its request held; then nothing is visible of it.
+# Returns the requests of which the store had finished.
+sub killed
+{
+	my ($server, $sql, $method, $n, $when, $both, $label) = @_;
+	my $had = grep { /^$method / } requests($server);
+	hold($server, $method, $n, $when);
+	my $session = session($sql);
+	ok(arrived($server, $method, $had + $n + 1, $session), "$label: the store is in the middle of it");
+	# Done, if it is to be: what is left are bytes of the answer.
+	usleep(30_000) if $when eq 'after';
+	my @done = grep { /^$method / } requests($server);
+	splice @done, 0, $had;
+	splice @done, $n, 1 if $when eq 'before';
+	kill_emulator($server);
+	kill_server($node) if $both;
+	my $said = ended($session);
+	start_emulator($server);
+	$node->start if $both;
+	return ($said, @done);
+}
+
+# Export and backup: what was stored is not sent again, and the archive is whole.
+sub sent_once
+{
+	my ($server, $what, $n, $when, $both) = @_;
+	my $label = "$server, $what, PUT $n, " . ($both ? 'both die ' : 'store dies ') . $when;
+	fresh($server);
+	my ($said, @done) = killed($server, $call{$what}->($server), 'PUT', $n, $when, $both, $label);
+	like($said, qr/ERROR:  08006: server "$server"/, "$label: the store is told to be gone") unless $both;
+	is(one("SELECT count(*) FROM hybrid_archives WHERE server = '$server'"), 0, "$label: nothing is recorded");
+	my ($manifest, $objects) = split /\|/, one($call{$what}->($server) =~ s/manifest/manifest, objects/r);
+	is(one("SELECT count(*) FILTER (WHERE ok), count(*) FILTER (WHERE NOT ok) FROM hybrid_archive_verify('$server', '$manifest')"),
+		($objects - 1) . '|0', "$label: the next one is whole");
+	if ($server eq 'walrus')
+	{
+		# The manifest itself, if it is a blob of its own.
+		my @paid = grep { $manifest !~ m{^\Q$_\E/blob/} } paid();
+		is(twice(@paid), '', "$label: no object is paid for twice");
+		is(scalar @paid, $objects - 1, "$label: nor one that is not needed");
+	}
+	else
+	{
+		my @objects = grep { m{/objects/} } @done, grep { /^PUT / } requests($server);
+		is(twice(@objects), '', "$label: no object is sent twice");
+		is(scalar @objects, $objects - 1, "$label: and each one is");
+	}
+	sound($node, 'docs_e_idx', $label);
+	return $manifest;
+}
+
+# Restore and import: all or nothing, and what was fetched is not fetched again.
+sub fetched_once
+{
+	my ($server, $what, $manifest, $n, $both) = @_;
+	my $label = "$server, $what, GET $n, " . ($both ? 'both die' : 'store dies');
+	system('rm', '-rf', $node->data_dir . '/pg_hybrid/cache');
+	my $file = one("SELECT pg_relation_filenode('docs_e_idx')");
+	my $sql = $what eq 'restore' ? "SELECT * FROM hybrid_restore('$server', '$manifest', target_name => 'copy')" : "SELECT * FROM hybrid_import('docs_e_idx', '$server', '$manifest')";
+	my ($said, @done) = killed($server, $sql, 'GET', $n, 'before', $both, $label);
+	if ($both || $said ne '')
+	{
+		like($said, qr/ERROR:  (08006|58P01): server "$server"/, "$label: the store is told to be gone") unless $both;
+		nothing_made($label);
+		is(one("SELECT pg_relation_filenode('docs_e_idx')"), $file, "$label: the index is what it was");
+	}
+	else
+	{
+		# Rows count more than the way to them.
+		is(one('SELECT count(*) FROM ((TABLE docs EXCEPT ALL TABLE copy) UNION ALL (TABLE copy EXCEPT ALL TABLE docs)) x'), 0, "$label: all rows were there");
+		sound($node, 'copy_e_at_idx', $label);
+		one('DROP TABLE copy');
+	}
+	no_temporary_files($label);
+	if ($what eq 'restore') { restored($server, $manifest, $label) }
+	else
+	{
+		is(one("$sql") =~ s/\|.*//r, $ROWS, "$label: imported");
+		sound($node, 'docs_e_idx', $label);
+		same_rows($node, 'docs', $label);
+	}
+	# The manifest came first. Of what followed, the held request and three others may have been under way; the rest is in the cache.
+	my %again = map { $_ => 1 } requests($server);
+	is(join(' ', grep { $again{$_} } @done[ 1 .. $n - 4 ]), '', "$label: what was there is not fetched again") if $n > 4;
+}
+
+# Rounds: the request that is held, and how.
+my %exports = (walrus => [ [ 0, 'before' ], [ 0, 'after' ] ], s5 => [ [ 1, 'before' ], [ 2, 'after' ], [ 3, 'after' ] ]);
+my %backups = (walrus => [ [ 0, 'before' ], [ 1, 'after' ], [ 2, 'before' ], [ 3, 'after' ] ], s5 => [ [ 0, 'before' ], [ 2, 'after' ], [ 4, 'before' ], [ 6, 'after' ] ]);
+my %both = (walrus => [ [ 2, 'before' ], [ 3, 'after' ] ], s5 => [ [ 1, 'after' ], [ 6, 'before' ] ]);
+my %manifest;
+for my $server (qw(walrus s5))
+{
+	sent_once($server, 'export', @$_, 0) for @{ $exports{$server} };
+	sent_once($server, 'backup', @$_, 0) for @{ $backups{$server} };
+	$manifest{$server} = sent_once($server, 'backup', @$_, 1) for @{ $both{$server} };
+	fetched_once($server, 'restore', $manifest{$server}, $_, 0) for 0, 6;
+	fetched_once($server, 'restore', $manifest{$server}, $_, 1) for 5;
+	fetched_once($server, 'import', $manifest{$server}, $_, 0) for 0, 2;
+	fetched_once($server, 'import', $manifest{$server}, 3, 1);
+}
+
+# A store that is back before the session gives up: the call itself goes on.
+one("ALTER SERVER $_ OPTIONS (SET retries '1')") for qw(walrus s5);
+for my $server (qw(walrus s5))
+{
+	fresh($server);
+	hold($server, 'PUT', 1, 'after');
+	my $session = session($call{backup}->($server));
+	ok(arrived($server, 'PUT', 2, $session), "$server: a backup is under way");
+	kill_emulator($server);
+	start_emulator($server);
+	is(ended($session), '', "$server: it goes on when the store is back");
+	is(one("SELECT bool_and(v.ok) FROM hybrid_archives a, hybrid_archive_verify('$server', a.manifest) v WHERE server = '$server'"), 't', "$server: and is whole");
+	is(twice(paid()), '', 'and paid once') if $server eq 'walrus';
+}
+
+# --- kill -9 of the server during a restore ---
+
+# Files that a crash leaves are those of relations that CREATE TABLE and CREATE INDEX began: PostgreSQL's own recovery does
+# not remove them. More than one restore makes there must not be, and the next restore adds none.
+my $RELATIONS = 5;
+my $attic = one("SELECT manifest FROM hybrid_backup('docs', 'attic')");
+my $begin = time();
+restored('attic', $attic, 'without a kill');
+my $length = time() - $begin;
+
+# Kills once `$wait` has come back.
+sub server_killed
+{
+	my ($label, $wait) = @_;
+	my $before = strays();
+	my $session = session("SET gate.held = 'yes'; SELECT * FROM hybrid_restore('attic', '$attic', target_name => 'copy')");
+	$wait->();
+	kill_server($node);
+	ended($session);
+	$node->start;
+	nothing_made($label) if one("SELECT to_regclass('copy') IS NULL") eq 't';
+	one('DROP TABLE IF EXISTS copy');
+	no_temporary_files($label);
+	my $left = strays() - $before;
+	cmp_ok($left, '<=', $RELATIONS, "$label: $left files of relations are left, which PostgreSQL leaves");
+	restored('attic', $attic, $label);
+	is(strays() - $before, $left, "$label: the next restore leaves none");
+}
+
+server_killed("kill at $_ of 6", sub { usleep(1_000_000 * $length * $_ / 6) }) for 1 .. 5;
+
+one(<<'SQL');
+CREATE FUNCTION gate() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF current_setting('gate.held', true) = 'yes' THEN PERFORM pg_advisory_xact_lock_shared(hashtext(tg_event || ' ' || tg_tag)); END IF; END $$;
+CREATE EVENT TRIGGER gate_start ON ddl_command_start EXECUTE FUNCTION gate();
+CREATE EVENT TRIGGER gate_end ON ddl_command_end EXECUTE FUNCTION gate();
+SQL
+for my $gate ('ddl_command_end CREATE TABLE', 'ddl_command_start ALTER TABLE', 'ddl_command_start CREATE INDEX', 'ddl_command_end CREATE INDEX')
+{
+	my $holder = session("SELECT pg_advisory_lock(hashtext('$gate')), pg_sleep(600)");
+	my $held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND";
+	ok(wait_until(sub { one("$held granted") }, 20), "$gate: held");
+	server_killed("kill at $gate", sub { wait_until(sub { one("$held NOT granted") }, 20) or die 'the restore does not come there' });
+	ended($holder);
+}
+
 done_testing();
