@@ -9,6 +9,7 @@ use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep time);
 
 my $ROWS = 4000;
 my $db = 'postgres';
@@ -29,20 +30,21 @@ sub session
 }
 
 # Begins a statement.
-sub tell { my ($session, $sql) = @_; ${ $session->{in} } .= "$sql;\n\\echo done\n"; $session->{run}->pump_nb }
+sub ask { my ($session, $sql) = @_; ${ $session->{in} } .= "$sql;\n\\echo done\n"; $session->{run}->pump_nb }
 
 # What came of what was begun: rows and errors.
 sub heard
 {
 	my ($session) = @_;
 	my $end = time() + 60;
-	until (${ $session->{out} } =~ s/^(.*?)done\n//s)
+	until (${ $session->{out} } =~ /^done\n/m)
 	{
 		die "no answer: ${ $session->{err} }" if time() > $end || !$session->{run}->pumpable;
 		$session->{run}->pump_nb;
-		select undef, undef, undef, 0.002;
+		usleep(2000);
 	}
-	my $said = $1;
+	my $said = ${ $session->{out} } =~ s/^done\n//mr;
+	${ $session->{out} } = '';
 	# Errors come by another pipe, a moment later maybe.
 	$session->{run}->pump_nb for 1 .. 3;
 	$said .= ${ $session->{err} };
@@ -50,7 +52,7 @@ sub heard
 	return $said =~ s/\n$//r;
 }
 
-sub said { my ($session, $sql) = @_; tell($session, $sql); return heard($session) }
+sub said { my ($session, $sql) = @_; ask($session, $sql); return heard($session) }
 
 # Waits until a session waits for a lock.
 sub blocked
@@ -108,7 +110,7 @@ for my $gate (1, $ROWS / 2, map { "hashtext('$_')" } 'ddl_command_end CREATE TAB
 	my $session = session();
 	for my $how ('pg_cancel_backend', 'a savepoint')
 	{
-		tell($session, $how eq 'a savepoint' ? "BEGIN; SAVEPOINT s; $restore" : $restore);
+		ask($session, $how eq 'a savepoint' ? "BEGIN; SAVEPOINT s; $restore" : $restore);
 		blocked($session, "$gate: the restore waits");
 		is(one("SELECT count(*) FROM pg_class WHERE relname ~ '^copy'"), 0, 'others do not see it');
 		one("SELECT pg_cancel_backend($session->{pid})");
@@ -131,7 +133,7 @@ my ($first, $second) = (session(), session());
 for my $end (qw(COMMIT ROLLBACK))
 {
 	is(said($first, "BEGIN; $restore"), $ROWS, 'a restore that is not committed');
-	tell($second, $restore);
+	ask($second, $restore);
 	blocked($second, 'a second one waits');
 	said($first, $end);
 	$end eq 'COMMIT'
@@ -151,7 +153,7 @@ one('UPDATE docs SET body = body WHERE id <= 1500');
 my $export = "SELECT manifest FROM hybrid_export('docs_e_idx', 'attic')";
 for my $round (1 .. 4)
 {
-	tell($_, $export) for $first, $second;
+	ask($_, $export) for $first, $second;
 	my @manifests = map { heard($_) } $first, $second;
 	like($_, qr/manifest-[0-9a-f]{32}\.cbor$/, "exported at the same time, $round") for @manifests;
 	is(one("SELECT bool_and(ok) FROM hybrid_archive_verify('attic', '$_')"), 't', 'all of it is sound') for @manifests;
@@ -163,10 +165,10 @@ is(one("SELECT count(*) FILTER (WHERE NOT ours) FROM hybrid_archive_list('attic'
 my $writer = session();
 for my $round (1 .. 6)
 {
-	tell($first, "INSERT INTO docs SELECT n, vec(n), now() - n % 60 * interval '1 day', '' FROM generate_series($ROWS + $round * 1000, $ROWS + $round * 1000 + 699) n;
+	ask($first, "INSERT INTO docs SELECT n, vec(n), now() - n % 60 * interval '1 day', '' FROM generate_series($ROWS + $round * 1000, $ROWS + $round * 1000 + 699) n;
 		SELECT count(*) FROM hybrid_compact('docs_e_idx')");
-	tell($second, $export);
-	tell($writer, "DELETE FROM docs WHERE id % 50 = $round");
+	ask($second, $export);
+	ask($writer, "DELETE FROM docs WHERE id % 50 = $round");
 	my ($compacted, $manifest) = map { heard($_) } $first, $second, $writer;
 	like($compacted, qr/^\d+$/, "compacted, $round");
 	is(one("SELECT bool_and(ok) FROM hybrid_archive_verify('attic', '$manifest')"), 't', 'what was exported meanwhile is sound') or diag $manifest;
@@ -178,16 +180,16 @@ for my $round (1 .. 6)
 # A prune waits for an export, and an export for a prune. Neither takes from the other.
 my $prune = "SELECT count(*) FILTER (WHERE removed) FROM hybrid_archive_prune('attic', '0', 1)";
 my $manifest = said($first, "BEGIN; $export");
-tell($second, $prune);
+ask($second, $prune);
 blocked($second, 'a prune waits for an export');
-tell($writer, $export);
+ask($writer, $export);
 blocked($writer, 'who comes later waits, too');
 said($first, 'COMMIT');
 cmp_ok(heard($second), '>', 0, 'then it prunes');
 my $last = heard($writer);
 is(one("SELECT bool_and(ok) FROM hybrid_archive_verify('attic', '$_')"), 't', 'the export is whole') for $manifest, $last;
 cmp_ok(said($first, "BEGIN; $prune"), '>', 0, 'a prune');
-tell($second, $export);
+ask($second, $export);
 blocked($second, 'an export waits for it');
 said($first, 'COMMIT');
 $manifest = heard($second);
