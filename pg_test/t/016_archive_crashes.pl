@@ -299,6 +299,23 @@ for my $server (qw(walrus s5))
 	fetched_once($server, 'restore', $manifest{$server}, $_, 1) for 5;
 	fetched_once($server, 'import', $manifest{$server}, $_, 0) for 0, 2;
 	fetched_once($server, 'import', $manifest{$server}, 3, 1);
+	# CREATE INDEX never fails for an archive.
+	my $create = "SET client_min_messages = warning; CREATE INDEX second ON docs USING hybrid (e, at)
+		WITH (recent_threshold = '30 days', source = '$server $manifest{$server}')";
+	system('rm', '-rf', $node->data_dir . '/pg_hybrid/cache');
+	my ($said) = killed($server, $create, 'GET', 1, 'before', 0, "$server, CREATE INDEX");
+	like($said, qr/^WARNING:  01000: index "second" is not made of an archive on server "$server"/, "$server: a WARNING");
+	sound($node, 'second', "$server: and the index is built from the table");
+	one('DROP INDEX second');
+}
+
+# Two sessions that archive the same at the same time pay for it once, whichever comes first.
+for my $round (1 .. 5)
+{
+	fresh('walrus');
+	my @sessions = map { session($call{$_}->('walrus')) } $round % 2 ? ('export', 'export') : ('backup', 'export');
+	is(join('', map { ended($_) } @sessions), '', 'both are done');
+	is(twice(paid()), '', 'no object is paid for twice');
 }
 
 # A store that is back before the session gives up: the call itself goes on.

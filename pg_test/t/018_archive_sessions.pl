@@ -92,6 +92,7 @@ is(one("SELECT count(*) FROM hybrid_archives"), 0, 'nothing is recorded');
 sound($node, 'docs_e_idx', 'after the rollback');
 same_rows($node, 'docs', 'after the rollback');
 is(one("SELECT objects, reused FROM hybrid_export('docs_e_idx', 'attic')"), "$objects|" . ($objects - 1), 'the next export finds what was sent');
+is(one("SELECT count(*), bool_and(ours), count(*) FILTER (WHERE recorded) FROM hybrid_archive_list('attic')"), '2|t|1', 'both are ours, so that a prune can remove them');
 my $backup = one("BEGIN; SELECT manifest FROM hybrid_backup('docs', 'attic'); ROLLBACK; VACUUM docs");
 is(one("SELECT rows FROM hybrid_restore('attic', '$backup', target_name => 'copy')"), $ROWS, 'a backup that was rolled back can be restored');
 sound($node, 'copy_e_at_idx', 'restored');

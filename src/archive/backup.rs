@@ -76,6 +76,9 @@ fn hybrid_backup(
         let server = server::open(&from_server(server), Caching::Allowed);
         server.warn_if_public_and_clear();
         fdw::lock_server(&server.name, false);
+        let indexes = table::hybrid_indexes_of(tbl);
+        let sources: Vec<_> = indexes.iter().map(|(oid, _)| *oid).chain([tbl]).collect();
+        fdw::lock_sources(&server.name, &sources);
         let identity = identity_of(&record::our_identity());
         let source = Source {
             database: table::database(),
@@ -94,7 +97,7 @@ fn hybrid_backup(
         let Sending { encoder, chunks, .. } = sending;
         or_raise(&server, encoder.finish().map_err(Failure::from));
         let mut manifest = manifest_for(ManifestKind::Backup, source, identity, &server);
-        for (oid, name) in table::hybrid_indexes_of(tbl) {
+        for (oid, name) in indexes {
             if described.hybrid_indexes.iter().any(|index| index.name == name) {
                 let objects =
                     Exported::open(oid).objects(&mut upload, (server.write_key(), false), previous.as_ref(), true);

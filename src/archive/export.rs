@@ -325,6 +325,7 @@ fn hybrid_export(
         let server = server::open(&from_server(server), Caching::Allowed);
         server.warn_if_public_and_clear();
         fdw::lock_server(&server.name, false);
+        fdw::lock_sources(&server.name, &[index]);
         let identity = identity_of(&record::our_identity());
         let source = exported.source();
         let mut upload = server.session.upload();

@@ -3,12 +3,13 @@
 //! Both tables are carried by pg_dump, so a restored clone has the rows of its original. A set says who may remove: an
 //! archive is ours if its set was begun or adopted by this system (system identifier) on this timeline.
 
+use super::kept;
 use super::sql::{optional, text};
 use crate::error::{Fault, raise};
 use crate::pg::encoding::Text;
+use crate::pg::identity;
 use crate::pg::rights::as_extension_owner;
 use crate::pg::settings::timestamp;
-use crate::pg::{identity, random_bytes};
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiError, SpiHeapTupleData};
@@ -236,8 +237,15 @@ pub(crate) fn forget(server: &str, manifest: &str) -> bool {
     })
 }
 
-/// Sets that this system, on this timeline, began or adopted; the one for new archives first.
+/// Sets that this system, on this timeline, began or adopted, also where that was rolled back.
 pub(crate) fn our_sets() -> Vec<[u8; 16]> {
+    let mut sets = recorded_sets();
+    sets.extend(kept::set().filter(|set| !sets.contains(set)));
+    sets
+}
+
+/// Those of the table; the one for new archives first.
+fn recorded_sets() -> Vec<[u8; 16]> {
     let (system, timeline) = (identity::system_identifier(), identity::timeline());
     let sets = as_extension_owner(|schema| {
         let sql = format!(
@@ -257,8 +265,8 @@ pub(crate) fn our_sets() -> Vec<[u8; 16]> {
 /// # Errors
 /// Raises 25006 where a set would have to be begun in a read-only transaction or on a standby.
 pub(crate) fn our_identity() -> Identity {
-    let set = our_sets().first().copied().unwrap_or_else(|| {
-        let set = random_bytes();
+    let set = recorded_sets().first().copied().unwrap_or_else(|| {
+        let set = kept::set_or_new();
         add_set(&set, false);
         set
     });

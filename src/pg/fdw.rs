@@ -152,6 +152,23 @@ pub fn lock_server(name: &str, alone: bool) {
     }
 }
 
+/// Lets one session after the other archive these relations in a server of this name, until the end of the transaction: what
+/// the first one stored, the next one finds.
+pub fn lock_sources(name: &str, relations: &[pg_sys::Oid]) {
+    let Ok(name) = to_server(name) else { return };
+    let mut relations = relations.to_vec();
+    relations.sort_unstable_by_key(|relation| relation.to_u32());
+    // SAFETY: a lookup by name, and locks on objects, which wait with interrupts served. Nobody else locks parts of relations
+    // as objects. A part is a number of 16 bits: servers that share one wait for each other, no more.
+    unsafe {
+        let server = pg_sys::get_foreign_server_oid(name.as_ptr(), true);
+        for relation in relations {
+            let (part, mode) = (server.to_u32() as u16, pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
+            pg_sys::LockDatabaseObject(pg_sys::RelationRelationId, relation, part, mode);
+        }
+    }
+}
+
 /// Whether the current user owns a server of this name, or is a superuser.
 pub fn owns_server(name: &str) -> bool {
     let Ok(name) = to_server(name) else { return false };

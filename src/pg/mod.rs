@@ -31,6 +31,12 @@ pub mod varlena;
 pub mod worker;
 mod xid;
 
+/// OID of the database of this session.
+pub fn database() -> pgrx::pg_sys::Oid {
+    // SAFETY: set when the session began.
+    unsafe { pgrx::pg_sys::MyDatabaseId }
+}
+
 /// Random bytes that nobody can guess.
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
