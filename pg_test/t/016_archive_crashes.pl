@@ -199,6 +199,15 @@ sub paid
 # Names in a list more than once.
 sub twice { my %seen; return join ' ', grep { $seen{$_}++ == 1 } @_ }
 
+# Whether the store has done all that it was sent, after so many requests of before.
+sub is_done
+{
+	my ($server, $had) = @_;
+	my @put = grep { /^PUT / } requests($server);
+	return $had + @{ get('walrus', '/_emulator/ledger') } == @put if $server eq 'walrus';
+	return $http->head(url($server, $put[-1] =~ s/^PUT //r))->{success};
+}
+
 # Kills the store, and the server with it if `$both`, while a call has its request held; then nothing is visible of it.
 # Returns the requests of which the store had finished.
 sub killed
@@ -208,8 +217,8 @@ sub killed
 	hold($server, $method, $n, $when);
 	my $session = session($sql);
 	ok(arrived($server, $method, $had + $n + 1, $session), "$label: the store is in the middle of it");
-	# Done, if it is to be: what is left are bytes of the answer.
-	usleep(30_000) if $when eq 'after';
+	# What is left are bytes of the answer.
+	ok(wait_until(sub { is_done($server, $had) }, 20), "$label: it is done") if $when eq 'after';
 	my @done = grep { /^$method / } requests($server);
 	splice @done, 0, $had;
 	splice @done, $n, 1 if $when eq 'before';
@@ -318,6 +327,22 @@ for my $round (1 .. 5)
 	is(twice(paid()), '', 'no object is paid for twice');
 }
 
+# A path service loses what two write into a directory at the same time: sessions take turns, also where one is canceled.
+fresh('s5');
+one('CREATE TABLE other AS SELECT n AS id FROM generate_series(1, 10) n');
+hold('s5', 'PUT', 0, 'before');
+my $first = session("/* first */ " . $call{export}->('s5'));
+ok(arrived('s5', 'PUT', 1, $first), 's5: one session writes');
+my $second = session("/* second */ SELECT rows FROM hybrid_backup('other', 's5')");
+my $waits = "SELECT count(*) FROM pg_stat_activity WHERE query ~ '^/. second' AND wait_event = 'Extension'";
+ok(wait_until(sub { one($waits) == 1 }, 20), 's5: another one waits');
+usleep(300_000);
+is(scalar(grep { /^PUT / } requests('s5')), 1, 's5: and sends nothing meanwhile');
+one("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query ~ '^/. first'");
+like(ended($first), qr/57014/, 's5: the first one is canceled');
+is(ended($second), '', 's5: the other one goes on');
+is(${ $second->{out} }, "10\n", 's5: and ends well');
+
 # A store that is back before the session gives up: the call itself goes on.
 one("ALTER SERVER $_ OPTIONS (SET retries '1')") for qw(walrus s5);
 for my $server (qw(walrus s5))
@@ -368,7 +393,11 @@ sub server_killed
 	is(strays() - $before, $left, "$label: the next restore leaves none");
 }
 
-server_killed("kill at $_ of 6", sub { usleep(1_000_000 * $length * $_ / 6) }) for 1 .. 5;
+my $KILLS = $ENV{CRASH_ROUNDS} // 5;
+for my $round (1 .. $KILLS)
+{
+	server_killed("kill $round", sub { usleep(1_000_000 * $length * $round / ($KILLS + 1)) });
+}
 
 one(<<'SQL');
 CREATE FUNCTION gate() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
