@@ -95,28 +95,26 @@ fn to_server_lossy(text: &str) -> Vec<u8> {
     let conversion = unsafe { pg_sys::FindDefaultConversionProc(UTF8, encoding) };
     let mut bytes = Vec::new();
     for character in text.chars() {
-        let (mut source, mut target) = ([0_u8; 5], [0_u8; LONGEST_CHARACTER]);
-        let length = character.encode_utf8(&mut source).len();
-        let done = character.is_ascii() || conversion == pg_sys::InvalidOid;
-        // SAFETY: the source ends with a zero byte, the target is as long as it says; errors are a smaller result.
-        let read = if done {
-            0
-        } else {
-            unsafe {
-                let (from, to) = (source.as_mut_ptr(), target.as_mut_ptr());
-                let room = LONGEST_CHARACTER as c_int;
-                pg_sys::pg_do_encoding_conversion_buf(conversion, UTF8, encoding, from, length as c_int, to, room, true)
-            }
-        };
         if character.is_ascii() {
-            bytes.push(source[0]);
-        } else if read as usize == length {
-            bytes.extend(target.iter().take_while(|byte| **byte != 0));
-        } else {
+            bytes.push(character as u8);
+        } else if conversion == pg_sys::InvalidOid || !convert(conversion, encoding, character, &mut bytes) {
             escape(character, &mut |text| bytes.extend(text.as_bytes()));
         }
     }
     bytes
+}
+
+/// Adds one character in this encoding; `false` if the encoding has none such.
+fn convert(conversion: pg_sys::Oid, encoding: c_int, character: char, bytes: &mut Vec<u8>) -> bool {
+    let (mut source, mut target) = ([0_u8; 5], [0_u8; LONGEST_CHARACTER]);
+    let length = character.encode_utf8(&mut source).len() as c_int;
+    let (from, to, room) = (source.as_mut_ptr(), target.as_mut_ptr(), LONGEST_CHARACTER as c_int);
+    // SAFETY: the source ends with a zero byte, the target has as many bytes as it says; what cannot be converted is no ERROR
+    // but fewer bytes that were read.
+    let read =
+        unsafe { pg_sys::pg_do_encoding_conversion_buf(conversion, UTF8, encoding, from, length, to, room, true) };
+    bytes.extend(target.iter().take_while(|byte| read == length && **byte != 0));
+    read == length
 }
 
 fn escape(character: char, push: &mut dyn FnMut(&str)) {
