@@ -1,5 +1,6 @@
 //! Raising an ERROR with a SQLSTATE: the one way in which this extension reports a fault to a session.
 
+use crate::pg::encoding::message;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
@@ -37,12 +38,12 @@ impl Fault {
     /// Tells the session, or raises, as `level` says.
     #[track_caller]
     pub(crate) fn report(self, level: PgLogLevel) {
-        let mut report = ErrorReport::new(self.code, self.message, "hybridvec");
+        let mut report = ErrorReport::new(self.code, message(self.message), "hybridvec");
         if let Some(detail) = self.detail {
-            report = report.set_detail(detail);
+            report = report.set_detail(message(detail));
         }
         if let Some(hint) = self.hint {
-            report = report.set_hint(hint);
+            report = report.set_hint(message(hint));
         }
         report.report(level);
     }

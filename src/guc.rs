@@ -1,6 +1,7 @@
 //! Settings.
 
 use crate::archive::Source;
+use crate::pg::encoding::from_server_lossy;
 use crate::pg::settings::{SetBy, define_text, minute_of_day};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
@@ -170,7 +171,7 @@ pub(crate) fn is_quiet() -> bool {
 
 /// Where CREATE INDEX may look for an archive.
 pub(crate) fn import_from() -> Option<Source> {
-    Source::parse(&IMPORT_FROM.get()?.to_string_lossy())
+    Source::parse(&from_server_lossy(&IMPORT_FROM.get()?))
 }
 
 /// Bytes of the cache of fetched objects.

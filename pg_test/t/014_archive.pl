@@ -300,15 +300,5 @@ is(one($node, "SELECT count(*) FROM hybrid_archives WHERE server = 'attic'"), 2,
 one($node, "SELECT * FROM hybrid_archive_prune('attic', '0', 0)");
 is(join(' ', stored_files()), '', 'nothing is left when nothing is to be kept');
 
-# A description in UTF-8 is not made into something else in a database of another encoding.
-one($node, q(CREATE TABLE "größe" (id int, "tür" text DEFAULT 'ö'); INSERT INTO "größe" VALUES (1, 'ä')));
-my $umlauts = one($node, q(SELECT manifest FROM hybrid_backup('"größe"', 'attic')));
-one($node, q(DROP TABLE "größe"));
-one($node, q(CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0));
-$node->safe_psql('latin', "CREATE EXTENSION hybridvec; $server");
-($ret, $out, $err) = $node->psql('latin', "SELECT * FROM hybrid_restore('attic', '$umlauts', 'public', 'plain')");
-like($err, qr/the encoding of this database is not UTF8/, 'other characters than ASCII need a database in UTF8');
-is($node->safe_psql('latin', "SELECT to_regclass('plain') IS NULL"), 't', 'and nothing is made');
-
 crash_free($other, 'other server');
 done_testing();

@@ -2,6 +2,7 @@
 
 use crate::error::{Fault, raise};
 use crate::pg::buffer::IndexStore;
+use crate::pg::encoding::{Text, to_server};
 use crate::pg::relation::{OpenIndex, OpenTable};
 use crate::pg::settings::with_settings;
 use ann::distance::Metric;
@@ -9,6 +10,7 @@ use ann::error::Error;
 use ann::index::Meta;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
+use std::ffi::{CStr, CString};
 use std::time::Instant;
 
 /// Times and answers of one way to search: the distances of the rows found.
@@ -50,8 +52,9 @@ impl Target {
             Metric::L1 => "<+>",
         };
         // Not `Spi::get_one_with_args`, which assigns a transaction id: a standby has none.
-        let one = |sql: &str| Spi::connect(|client| client.select(sql, Some(1), &[oid.into()])?.first().get_one());
-        let text = |sql: &str| one(sql).unwrap_or_else(|error| fail(&error));
+        let one =
+            |sql: &str| Spi::connect(|client| client.select(sql, Some(1), &[oid.into()])?.first().get_one::<Text>());
+        let text = |sql: &str| one(sql).unwrap_or_else(|error| fail(&error)).map(|text| text.0);
         let table = text("SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = $1");
         let vector = text("SELECT pg_get_indexdef($1, 1, false)");
         let predicate = text("SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = $1");
@@ -83,13 +86,18 @@ impl Target {
     }
 }
 
+/// A query in the encoding of the database.
+fn in_server(sql: &str) -> CString {
+    to_server(sql).expect("catalogs hold no zero bytes")
+}
+
 #[cold]
 pub(super) fn fail(error: &pgrx::spi::Error) -> ! {
     raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("could not query the indexed table: {error}"))
 }
 
 /// Runs the query for each vector.
-fn run(sql: &str, vectors: &[String]) -> Run {
+fn run(sql: &CStr, vectors: &[String]) -> Run {
     let mut run = Run::default();
     Spi::connect(|client| {
         for vector in vectors {
@@ -110,15 +118,15 @@ fn run(sql: &str, vectors: &[String]) -> Run {
 }
 
 /// Whether the planner would use the index for the query.
-fn uses_index(sql: &str, vector: &str, index: &str) -> bool {
+fn uses_index(sql: &CStr, vector: &str, index: &str) -> bool {
     let plan = Spi::connect(|client| {
         // Prepared as what may change something, which SPI takes EXPLAIN for. Assigns no transaction id.
-        let explain = client.prepare_mut(format!("EXPLAIN {sql}").as_str(), &[PgBuiltInOids::TEXTOID.oid()])?;
+        let explain = client.prepare_mut(sql, &[PgBuiltInOids::TEXTOID.oid()])?;
         let rows = client.select(&explain, None, &[DatumWithOid::from(vector)])?;
-        rows.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect::<Result<Vec<String>, pgrx::spi::Error>>()
+        rows.map(|row| Ok(row.get::<Text>(1)?.unwrap_or_default())).collect::<Result<Vec<Text>, pgrx::spi::Error>>()
     })
     .unwrap_or_else(|error| fail(&error));
-    plan.iter().any(|line| line.contains("Index Scan using") && line.contains(index))
+    plan.iter().any(|Text(line)| line.contains("Index Scan using") && line.contains(index))
 }
 
 /// Share of the true nearest that were found; a row as near as the furthest true one is one of them.
@@ -135,15 +143,15 @@ fn recall(exact: &Run, found: &Run) -> f64 {
 /// Recall, then mean and 99th percentile of times by the index, then of exact searches. `None`: there are no rows.
 fn measure(target: &Target, index: &str, (queries, k): (i32, i32)) -> Option<(f64, f64, f64, f64, f64)> {
     let vectors = Spi::connect(|client| {
-        let rows = client.select(&target.sample(queries), None, &[])?;
+        let rows = client.select(&in_server(&target.sample(queries)), None, &[])?;
         rows.map(|row| Ok(row.get::<String>(1)?.unwrap_or_default())).collect::<Result<Vec<String>, pgrx::spi::Error>>()
     })
     .unwrap_or_else(|error| fail(&error));
     let first = vectors.first()?;
-    let search = target.search(k);
+    let (search, explain) = (in_server(&target.search(k)), in_server(&format!("EXPLAIN {}", target.search(k))));
     let by_index = [(c"enable_seqscan", c"off"), (c"enable_sort", c"off"), (c"enable_indexscan", c"on")];
     let found = with_settings(&by_index, || {
-        if !uses_index(&search, first, index) {
+        if !uses_index(&explain, first, index) {
             Fault::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 format!("searches of the table do not use index \"{index}\""),

@@ -2,7 +2,7 @@
 //! the usual way. See docs/relink.md.
 
 use super::or_raise;
-use crate::error::raise;
+use crate::error::{Fault, raise};
 use crate::pg::arena::BuildArena;
 use crate::pg::relation::Index;
 use crate::pg::settings::maintenance_work_mem;
@@ -16,7 +16,7 @@ use ann::relink::{
     Source, each_graph_row, each_list_row,
 };
 use ann::sq8::Params;
-use pgrx::PgSqlErrorCode;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -193,9 +193,11 @@ pub(super) fn report(index: Index, imported: Imported, asked: bool) {
     }
     let (name, Imported { linked, inserted, dropped, refused, .. }) = (index.name(), imported);
     // Asked for by a setting or an option, so it is told whatever client_min_messages says, as dumps set it.
-    pgrx::info!("index \"{name}\": {linked} rows linked as archived, {inserted} inserted, {dropped} dropped");
+    let done = format!("index \"{name}\": {linked} rows linked as archived, {inserted} inserted, {dropped} dropped");
+    Fault::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, done).report(PgLogLevel::INFO);
     for why in refused {
-        pgrx::warning!("index \"{name}\" was built without a part of the archive: {why}");
+        let missing = format!("index \"{name}\" was built without a part of the archive: {why}");
+        Fault::new(PgSqlErrorCode::ERRCODE_WARNING, missing).report(PgLogLevel::WARNING);
     }
 }
 

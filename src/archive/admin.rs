@@ -6,6 +6,7 @@ use super::record::{self, ArchiveRecord, hex};
 use super::record_identity;
 use super::server::{self, Caching, OpenServer};
 use crate::error::{Fault, raise};
+use crate::pg::encoding::{Shown, Text, from_server};
 use crate::pg::fdw;
 use crate::pg::settings::{now, timestamp};
 use crate::pg::snapshot::{self, LatestSnapshot};
@@ -56,7 +57,7 @@ fn read_all<T>(
 type Listed = (
     String,
     Option<String>,
-    Option<String>,
+    Option<Shown>,
     Option<TimestampWithTimeZone>,
     Option<i64>,
     Option<i64>,
@@ -66,7 +67,7 @@ type Listed = (
     bool,
     JsonB,
     Option<TimestampWithTimeZone>,
-    Option<String>,
+    Option<Shown>,
 );
 
 /// What is listed of a manifest.
@@ -109,7 +110,7 @@ fn listed(read: Read<Summary>, records: &BTreeMap<String, ArchiveRecord>) -> Lis
             (
                 read.locator,
                 Some(kind_name(summary.kind).into()),
-                Some(summary.source),
+                Some(summary.source.into()),
                 Some(timestamp(summary.created)),
                 Some(summary.rows as i64),
                 Some(summary.objects as i64),
@@ -123,7 +124,7 @@ fn listed(read: Read<Summary>, records: &BTreeMap<String, ArchiveRecord>) -> Lis
             )
         }
         Err(failure) => {
-            let problem = Some(failure.message());
+            let problem = Some(failure.message().into());
             (read.locator, None, None, None, None, None, None, None, None, read.recorded, no_tags(), expires, problem)
         }
     }
@@ -145,7 +146,7 @@ fn hybrid_archive_list(
     (
         name!(manifest, String),
         name!(kind, Option<String>),
-        name!(source, Option<String>),
+        name!(source, Option<Shown>),
         name!(created_at, Option<TimestampWithTimeZone>),
         name!(rows, Option<i64>),
         name!(objects, Option<i64>),
@@ -155,10 +156,10 @@ fn hybrid_archive_list(
         name!(recorded, bool),
         name!(tags, JsonB),
         name!(expires_at, Option<TimestampWithTimeZone>),
-        name!(problem, Option<String>),
+        name!(problem, Option<Shown>),
     ),
 > {
-    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
+    let server = server::open(&from_server(server), Caching::Allowed);
     let records: BTreeMap<String, ArchiveRecord> =
         record::list(&server.name).into_iter().map(|record| (record.manifest.clone(), record)).collect();
     let (recorded, key) = (records.keys().cloned().collect::<Vec<_>>(), server.read_key().cloned());
@@ -174,15 +175,15 @@ fn hybrid_archive_list(
 #[allow(clippy::type_complexity, reason = "a row of the function's result")]
 fn hybrid_archive_verify(
     server: &CStr,
-    manifest: &str,
+    manifest: Text,
 ) -> TableIterator<
     'static,
-    (name!(object, String), name!(locator, String), name!(bytes, i64), name!(ok, bool), name!(problem, Option<String>)),
+    (name!(object, Shown), name!(locator, String), name!(bytes, i64), name!(ok, bool), name!(problem, Option<Shown>)),
 > {
-    let server = server::open(&server.to_string_lossy(), Caching::Forbidden);
-    let read = or_raise(&server, server.manifest(manifest));
+    let server = server::open(&from_server(server), Caching::Forbidden);
+    let read = or_raise(&server, server.manifest(manifest.as_str()));
     let key = server.read_key().filter(|_| read.encryption.is_some()).cloned();
-    let locator = manifest.to_string();
+    let locator = manifest.0;
     let mut objects: Vec<archive::ObjectRef> = read.objects().cloned().collect();
     objects.sort_by(|a, b| a.name.cmp(&b.name));
     objects.dedup_by(|a, b| a.name == b.name);
@@ -196,7 +197,7 @@ fn hybrid_archive_verify(
                 Err(error) => Some(error.to_string()),
             };
             let place = resolve(&object.locator, &locator);
-            rows.push((object.name, place, object.stored_length as i64, problem.is_none(), problem));
+            rows.push((object.name.into(), place, object.stored_length as i64, problem.is_none(), problem.map(Shown)));
         }
         Ok(rows)
     });
@@ -317,12 +318,12 @@ fn hybrid_archive_prune(
     server: &CStr,
     keep: Interval,
     keep_last: i32,
-) -> TableIterator<'static, (name!(manifest, String), name!(removed, bool), name!(reason, Option<String>))> {
+) -> TableIterator<'static, (name!(manifest, String), name!(removed, bool), name!(reason, Option<Shown>))> {
     crate::pg::rights::check_may_write(c"hybrid_archive_prune()");
     if keep_last < 0 || keep.months() < 0 || keep.days() < 0 || keep.micros() < 0 {
         raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "what is to be kept must not be negative");
     }
-    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
+    let server = server::open(&from_server(server), Caching::Allowed);
     if !fdw::owns_server(&server.name) {
         let message = format!("must be owner of foreign server {}", server.name);
         raise(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message);
@@ -356,9 +357,9 @@ fn hybrid_archive_prune(
     }
     pgrx::notice!("removed {} archives and {} objects", pruned.plan.manifests.len(), pruned.objects);
     let removed = pruned.plan.manifests.into_iter().map(|manifest| (manifest, true, None));
-    let gone = pruned.gone.into_iter().map(|manifest| (manifest, true, Some("was not there any more".to_string())));
-    let kept = pruned.plan.kept.into_iter().map(|(manifest, why)| (manifest, false, Some(reason(why).to_string())));
-    let unread = pruned.unread.into_iter().map(|(manifest, why)| (manifest, false, Some(why)));
+    let gone = pruned.gone.into_iter().map(|manifest| (manifest, true, Some("was not there any more".into())));
+    let kept = pruned.plan.kept.into_iter().map(|(manifest, why)| (manifest, false, Some(reason(why).into())));
+    let unread = pruned.unread.into_iter().map(|(manifest, why)| (manifest, false, Some(why.into())));
     TableIterator::new(removed.chain(gone).chain(kept).chain(unread).collect::<Vec<_>>())
 }
 

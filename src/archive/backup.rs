@@ -9,6 +9,7 @@ use super::thread::Upload;
 use super::{identity_of, import, rows, table};
 use crate::am::import::{Misfit, with_plan};
 use crate::error::{Fault, raise};
+use crate::pg::encoding::{Shown, Text, explaining, from_server, shown};
 use crate::pg::fdw;
 use crate::pg::rights;
 use crate::pg::settings::timestamp;
@@ -64,60 +65,66 @@ fn hybrid_backup(
         name!(cost, Option<i64>),
         name!(coin, Option<String>),
         name!(expires_at, Option<TimestampWithTimeZone>),
-        name!(not_carried, Vec<String>),
+        name!(not_carried, Vec<Shown>),
     ),
 > {
-    rights::check_may_write(c"hybrid_backup()");
-    // Description, rows and indexes are read as this statement sees them.
-    let snapshot = Snapshot::active();
-    let described = table::describe(tbl);
-    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
-    server.warn_if_public_and_clear();
-    fdw::lock_server(&server.name, false);
-    let identity = identity_of(&record::our_identity());
-    let source = Source {
-        database: table::database(),
-        schema: described.schema.clone(),
-        table: described.name.clone(),
-        index: None,
-    };
-    let mut upload = server.session.upload();
-    or_raise(&server, upload.begun().map_err(Failure::from));
-    let previous = Previous::find(&server, ManifestKind::Backup, &source, &identity);
-    let columns: Vec<String> = described.columns.iter().map(|column| column.name.clone()).collect();
-    let (encoder, chunks) = (RowsEncoder::new(), Vec::new());
-    let mut sending = Sending { server: &server, upload: &mut upload, previous: previous.as_ref(), encoder, chunks };
-    rows::read_rows(tbl, &columns, &snapshot, &mut |chunk| or_raise(&server, sending.put(&chunk)));
-    let Sending { encoder, chunks, .. } = sending;
-    or_raise(&server, encoder.finish().map_err(Failure::from));
-    let mut manifest = manifest_for(ManifestKind::Backup, source, identity, &server);
-    for (oid, name) in table::hybrid_indexes_of(tbl) {
-        if described.hybrid_indexes.iter().any(|index| index.name == name) {
-            let objects =
-                Exported::open(oid).objects(&mut upload, (server.write_key(), false), previous.as_ref(), true);
-            manifest.indexes.push(or_raise(&server, objects));
+    explaining(|| {
+        rights::check_may_write(c"hybrid_backup()");
+        // Description, rows and indexes are read as this statement sees them.
+        let snapshot = Snapshot::active();
+        let described = table::describe(tbl);
+        let server = server::open(&from_server(server), Caching::Allowed);
+        server.warn_if_public_and_clear();
+        fdw::lock_server(&server.name, false);
+        let indexes = table::hybrid_indexes_of(tbl);
+        let sources: Vec<_> = indexes.iter().map(|(oid, _)| *oid).chain([tbl]).collect();
+        fdw::lock_sources(&server.name, &sources);
+        let identity = identity_of(&record::our_identity());
+        let source = Source {
+            database: table::database(),
+            schema: described.schema.clone(),
+            table: described.name.clone(),
+            index: None,
+        };
+        let mut upload = server.session.upload();
+        or_raise(&server, upload.begun().map_err(Failure::from));
+        let previous = Previous::find(&server, ManifestKind::Backup, &source, &identity);
+        let columns: Vec<String> = described.columns.iter().map(|column| column.name.clone()).collect();
+        let (encoder, chunks) = (RowsEncoder::new(), Vec::new());
+        let mut sending =
+            Sending { server: &server, upload: &mut upload, previous: previous.as_ref(), encoder, chunks };
+        rows::read_rows(tbl, &columns, &snapshot, &mut |chunk| or_raise(&server, sending.put(&chunk)));
+        let Sending { encoder, chunks, .. } = sending;
+        or_raise(&server, encoder.finish().map_err(Failure::from));
+        let mut manifest = manifest_for(ManifestKind::Backup, source, identity, &server);
+        for (oid, name) in indexes {
+            if described.hybrid_indexes.iter().any(|index| index.name == name) {
+                let objects =
+                    Exported::open(oid).objects(&mut upload, (server.write_key(), false), previous.as_ref(), true);
+                manifest.indexes.push(or_raise(&server, objects));
+            }
         }
-    }
-    manifest.rows = chunks;
-    manifest.not_carried.clone_from(&described.not_carried);
-    manifest.table = Some(described);
-    let receipt = or_raise(&server, finish(upload, manifest.clone(), server.write_key().cloned()));
-    let hash = table_hash(&manifest);
-    let done = recorded(&server, &manifest, &receipt, hash);
-    let price = done.price.as_ref();
-    TableIterator::once((
-        done.manifest,
-        done.rows as i64,
-        manifest.indexes.len() as i32,
-        done.objects as i64,
-        done.bytes as i64,
-        done.reused as i64,
-        price.map(|price| price.units as i64),
-        price.map(|price| price.coins as i64),
-        price.map(|price| price.coin.clone()),
-        done.expires.and_then(|expires| expires.at).map(timestamp),
-        manifest.not_carried,
-    ))
+        manifest.rows = chunks;
+        manifest.not_carried.clone_from(&described.not_carried);
+        manifest.table = Some(described);
+        let receipt = or_raise(&server, finish(upload, manifest.clone(), server.write_key().cloned()));
+        let hash = table_hash(&manifest);
+        let done = recorded(&server, &manifest, &receipt, hash);
+        let price = done.price.as_ref();
+        TableIterator::once((
+            done.manifest,
+            done.rows as i64,
+            manifest.indexes.len() as i32,
+            done.objects as i64,
+            done.bytes as i64,
+            done.reused as i64,
+            price.map(|price| price.units as i64),
+            price.map(|price| price.coins as i64),
+            price.map(|price| price.coin.clone()),
+            done.expires.and_then(|expires| expires.at).map(timestamp),
+            shown(manifest.not_carried),
+        ))
+    })
 }
 
 /// What tells definitions apart in `hybrid_archives`: that of all indexes together.
@@ -165,74 +172,78 @@ impl Lines<'_> {
 #[allow(clippy::type_complexity, reason = "a row of the function's result")]
 fn hybrid_restore(
     server: Option<&CStr>,
-    manifest: Option<&str>,
+    manifest: Option<Text>,
     target_schema: Option<&CStr>,
     target_name: Option<&CStr>,
 ) -> TableIterator<
     'static,
     (
-        name!(table_name, String),
+        name!(table_name, Shown),
         name!(rows, i64),
         name!(indexes, i32),
         name!(linked, i64),
         name!(inserted, i64),
-        name!(not_carried, Vec<String>),
+        name!(not_carried, Vec<Shown>),
     ),
 > {
     // The function is not strict: the target may be NULL.
-    let (Some(server), Some(locator)) = (server, manifest) else {
+    let (Some(server), Some(manifest)) = (server, manifest) else {
         raise(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "server and manifest must not be NULL")
     };
-    rights::check_may_write(c"hybrid_restore()");
-    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
-    let manifest = or_raise(&server, server.manifest(locator));
-    let Some(described) = &manifest.table else {
-        Failure::Unfit("the archive is an export of an index and has no rows".into())
-            .fault(&server.name)
-            .hint("Import it into an index of the table with hybrid_import.")
-            .raise()
-    };
-    let name = |given: Option<&CStr>, own: &str| given.map_or(own.to_string(), |name| name.to_string_lossy().into());
-    let (schema, name) = (name(target_schema, &described.schema), name(target_name, &described.name));
-    let oid = table::create(described, &schema, &name);
-    let columns: Vec<String> = described.columns.iter().map(|column| column.name.clone()).collect();
-    let wanted: Vec<ObjectRef> = manifest.rows.iter().map(|chunk| chunk.object.clone()).collect();
-    let mut lines = Lines {
-        server: &server,
-        objects: server.objects((locator, &manifest), &wanted),
-        left: manifest.rows.iter(),
-        decoder: Some(RowsDecoder::new()),
-    };
-    let loaded = rows::load_rows(oid, &columns, &mut || lines.or_raise());
-    drop(lines);
-    let (mut indexes, mut linked, mut inserted) = (0, 0, 0);
-    table::create_indexes(described, oid, &mut |definition| {
-        indexes += 1;
-        let archived = manifest.indexes.iter().find(|index| index.definition.name == definition.name);
-        let m = definition.options.iter().find(|o| o.name == "m").and_then(|o| o.value.parse().ok()).unwrap_or(16);
-        let plan = archived.map(|index| import::plan(&server, (locator, &manifest), index, (m, Misfit::Build)));
-        match plan {
-            Some(Ok(plan)) => {
-                let (_, imported) = with_plan(plan, || table::create_hybrid_index(definition, oid, &[]));
-                import::warn_of_refused(&definition.name, &imported);
-                linked += imported.linked as i64;
-                inserted += imported.inserted as i64;
-            }
-            without => {
-                // Rows count more than the way to them: the index is built from the table.
-                if let Some(Err(failure)) = without {
-                    Fault::new(
-                        PgSqlErrorCode::ERRCODE_WARNING,
-                        format!("index \"{}\" is built without an archive", definition.name),
-                    )
-                    .detail(format!("{}.", failure.message()))
-                    .report(PgLogLevel::WARNING);
+    explaining(|| {
+        rights::check_may_write(c"hybrid_restore()");
+        let server = server::open(&from_server(server), Caching::Allowed);
+        let locator = manifest.as_str();
+        let manifest = or_raise(&server, server.manifest(locator));
+        let Some(described) = &manifest.table else {
+            Failure::Unfit("the archive is an export of an index and has no rows".into())
+                .fault(&server.name)
+                .hint("Import it into an index of the table with hybrid_import.")
+                .raise()
+        };
+        let name = |given: Option<&CStr>, own: &str| given.map_or(own.to_string(), from_server);
+        let (schema, name) = (name(target_schema, &described.schema), name(target_name, &described.name));
+        let oid = table::create(described, &schema, &name);
+        let columns: Vec<String> = described.columns.iter().map(|column| column.name.clone()).collect();
+        let wanted: Vec<ObjectRef> = manifest.rows.iter().map(|chunk| chunk.object.clone()).collect();
+        let mut lines = Lines {
+            server: &server,
+            objects: server.objects((locator, &manifest), &wanted),
+            left: manifest.rows.iter(),
+            decoder: Some(RowsDecoder::new()),
+        };
+        let loaded = rows::load_rows(oid, &columns, &mut || lines.or_raise());
+        drop(lines);
+        let (mut indexes, mut linked, mut inserted) = (0, 0, 0);
+        table::create_indexes(described, oid, &mut |definition| {
+            indexes += 1;
+            let archived = manifest.indexes.iter().find(|index| index.definition.name == definition.name);
+            let m = definition.options.iter().find(|o| o.name == "m").and_then(|o| o.value.parse().ok()).unwrap_or(16);
+            let plan = archived.map(|index| import::plan(&server, (locator, &manifest), index, (m, Misfit::Build)));
+            match plan {
+                Some(Ok(plan)) => {
+                    let (_, imported) = with_plan(plan, || table::create_hybrid_index(definition, oid, &[]));
+                    import::warn_of_refused(&definition.name, &imported);
+                    linked += imported.linked as i64;
+                    inserted += imported.inserted as i64;
                 }
-                table::create_hybrid_index(definition, oid, &[]);
+                without => {
+                    // Rows count more than the way to them: the index is built from the table.
+                    if let Some(Err(failure)) = without {
+                        Fault::new(
+                            PgSqlErrorCode::ERRCODE_WARNING,
+                            format!("index \"{}\" is built without an archive", definition.name),
+                        )
+                        .detail(format!("{}.", failure.message()))
+                        .report(PgLogLevel::WARNING);
+                    }
+                    table::create_hybrid_index(definition, oid, &[]);
+                }
             }
-        }
-    });
-    table::set_positions(described, oid);
-    let target = format!("{}.{}", pgrx::spi::quote_identifier(schema), pgrx::spi::quote_identifier(name));
-    TableIterator::once((target, loaded as i64, indexes, linked, inserted, manifest.not_carried.clone()))
+        });
+        table::set_positions(described, oid);
+        let target = format!("{}.{}", pgrx::spi::quote_identifier(schema), pgrx::spi::quote_identifier(name));
+        let not_carried = shown(manifest.not_carried.clone());
+        TableIterator::once((Shown(target), loaded as i64, indexes, linked, inserted, not_carried))
+    })
 }

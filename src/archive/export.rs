@@ -6,7 +6,9 @@ use super::segments::{Maker, Out, UNPLACED};
 use super::server::{self, Caching, OpenServer};
 use super::thread::Upload;
 use super::{identity_of, record_identity, table};
+use crate::error::Fault;
 use crate::pg::buffer::IndexStore;
+use crate::pg::encoding::{explaining, from_server};
 use crate::pg::fdw;
 use crate::pg::relation::{OpenIndex, OpenTable};
 use crate::pg::rights;
@@ -16,6 +18,7 @@ use ann::index::{self, Directory, Head, SegmentEntry, SegmentKind};
 use archive::{ArchivedIndex, Identity, Manifest, ManifestKind, Packed, SegmentObjects, Source};
 use blobstore::{Object, Placed, Price, Receipt, resolve};
 use pgrx::prelude::*;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::CStr;
 
@@ -229,7 +232,8 @@ pub(super) struct Done {
 /// Records an archive that was stored, and tells the person what the store warned of.
 pub(super) fn recorded(server: &OpenServer, manifest: &Manifest, receipt: &Receipt, definition_hash: String) -> Done {
     for warning in &receipt.warnings {
-        pgrx::warning!("server \"{}\": {warning}", server.name);
+        Fault::new(PgSqlErrorCode::ERRCODE_WARNING, format!("server \"{}\": {warning}", server.name))
+            .report(PgLogLevel::WARNING);
     }
     let mut lengths: BTreeMap<&str, u64> = BTreeMap::new();
     manifest.objects().for_each(|object| _ = lengths.insert(&object.name, object.stored_length));
@@ -315,36 +319,39 @@ fn hybrid_export(
         name!(expires_at, Option<TimestampWithTimeZone>),
     ),
 > {
-    rights::check_may_write(c"hybrid_export()");
-    let exported = Exported::open(index);
-    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
-    server.warn_if_public_and_clear();
-    fdw::lock_server(&server.name, false);
-    let identity = identity_of(&record::our_identity());
-    let source = exported.source();
-    let mut upload = server.session.upload();
-    // From here on nobody removes what the store has.
-    or_raise(&server, upload.begun().map_err(Failure::from));
-    let previous = Previous::find(&server, ManifestKind::Export, &source, &identity);
-    let archived = exported.objects(&mut upload, (server.write_key(), vectors), previous.as_ref(), true);
-    let archived = or_raise(&server, archived);
-    let hash = archived.definition.definition_hash();
-    let mut manifest = manifest_for(ManifestKind::Export, source, identity, &server);
-    manifest.indexes.push(archived);
-    let receipt = or_raise(&server, finish(upload, manifest.clone(), server.write_key().cloned()));
-    let done = recorded(&server, &manifest, &receipt, hex(&hash));
-    let price = done.price.as_ref();
-    TableIterator::once((
-        done.manifest,
-        done.objects as i64,
-        done.bytes as i64,
-        done.reused as i64,
-        done.rows as i64,
-        price.map(|price| price.units as i64),
-        price.map(|price| price.coins as i64),
-        price.map(|price| price.coin.clone()),
-        done.expires.and_then(|expires| expires.at).map(timestamp),
-    ))
+    explaining(|| {
+        rights::check_may_write(c"hybrid_export()");
+        let exported = Exported::open(index);
+        let server = server::open(&from_server(server), Caching::Allowed);
+        server.warn_if_public_and_clear();
+        fdw::lock_server(&server.name, false);
+        fdw::lock_sources(&server.name, &[index]);
+        let identity = identity_of(&record::our_identity());
+        let source = exported.source();
+        let mut upload = server.session.upload();
+        // From here on nobody removes what the store has.
+        or_raise(&server, upload.begun().map_err(Failure::from));
+        let previous = Previous::find(&server, ManifestKind::Export, &source, &identity);
+        let archived = exported.objects(&mut upload, (server.write_key(), vectors), previous.as_ref(), true);
+        let archived = or_raise(&server, archived);
+        let hash = archived.definition.definition_hash();
+        let mut manifest = manifest_for(ManifestKind::Export, source, identity, &server);
+        manifest.indexes.push(archived);
+        let receipt = or_raise(&server, finish(upload, manifest.clone(), server.write_key().cloned()));
+        let done = recorded(&server, &manifest, &receipt, hex(&hash));
+        let price = done.price.as_ref();
+        TableIterator::once((
+            done.manifest,
+            done.objects as i64,
+            done.bytes as i64,
+            done.reused as i64,
+            done.rows as i64,
+            price.map(|price| price.units as i64),
+            price.map(|price| price.coins as i64),
+            price.map(|price| price.coin.clone()),
+            done.expires.and_then(|expires| expires.at).map(timestamp),
+        ))
+    })
 }
 
 #[pg_extern(sql = false)]
@@ -365,7 +372,7 @@ fn hybrid_archive_cost(
     ),
 > {
     let exported = Exported::open(index);
-    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
+    let server = server::open(&from_server(server), Caching::Allowed);
     let mut sizes = Sizes::default();
     // Where it knows of no set yet, none is begun: nothing is exported.
     let source = exported.source();

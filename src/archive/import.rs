@@ -9,6 +9,7 @@ use super::{Source, sql, table};
 use crate::am::import::{Archived, Fit, ImportPlan, Imported, Misfit, Structure, with_plan};
 use crate::error::{Fault, raise};
 use crate::pg::attempt::attempt;
+use crate::pg::encoding::{Text, explaining, from_server};
 use crate::pg::relation::{Index, OpenIndex};
 use crate::pg::rights;
 use crate::pg::snapshot::LatestSnapshot;
@@ -207,29 +208,31 @@ pub(super) fn warn_of_refused(index: &str, imported: &Imported) {
 fn hybrid_import(
     index: pg_sys::Oid,
     server: &CStr,
-    manifest: &str,
+    manifest: Text,
 ) -> TableIterator<'static, (name!(linked, i64), name!(inserted, i64), name!(dropped, i64))> {
-    rights::check_may_write(c"hybrid_import()");
-    let (name, m) = {
-        let opened = OpenIndex::open(index);
-        rights::check_may_maintain(&opened);
-        let store = crate::pg::buffer::IndexStore::new(opened.index());
-        let meta = crate::am::or_raise(opened.index(), Meta::read(&store));
-        let name = opened.index().name();
-        drop(store);
-        opened.unlock();
-        (name, meta.parameters.m)
-    };
-    let server = server::open(&server.to_string_lossy(), Caching::Allowed);
-    let read = or_raise(&server, server.manifest(manifest));
-    let archived = or_raise(&server, chosen(&read, &name, None));
-    let plan = or_raise(&server, plan(&server, (manifest, &read), archived, (m, Misfit::Refuse)));
-    let ((), imported) = with_plan(plan, || sql::reindex(index));
-    if !imported.used {
-        raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("index \"{name}\" was not built from the archive"));
-    }
-    warn_of_refused(&name, &imported);
-    TableIterator::once((imported.linked as i64, imported.inserted as i64, imported.dropped as i64))
+    explaining(|| {
+        rights::check_may_write(c"hybrid_import()");
+        let (name, m) = {
+            let opened = OpenIndex::open(index);
+            rights::check_may_maintain(&opened);
+            let store = crate::pg::buffer::IndexStore::new(opened.index());
+            let meta = crate::am::or_raise(opened.index(), Meta::read(&store));
+            let name = opened.index().name();
+            drop(store);
+            opened.unlock();
+            (name, meta.parameters.m)
+        };
+        let server = server::open(&from_server(server), Caching::Allowed);
+        let read = or_raise(&server, server.manifest(manifest.as_str()));
+        let archived = or_raise(&server, chosen(&read, &name, None));
+        let plan = or_raise(&server, plan(&server, (manifest.as_str(), &read), archived, (m, Misfit::Refuse)));
+        let ((), imported) = with_plan(plan, || sql::reindex(index));
+        if !imported.used {
+            raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("index \"{name}\" was not built from the archive"));
+        }
+        warn_of_refused(&name, &imported);
+        TableIterator::once((imported.linked as i64, imported.inserted as i64, imported.dropped as i64))
+    })
 }
 
 /// The archive that a CREATE INDEX is to take, if there is one: by its option, or by the setting. Whatever goes wrong is

@@ -5,6 +5,7 @@ mod backup;
 mod export;
 mod fault;
 pub(crate) mod import;
+mod kept;
 mod queue;
 mod read;
 mod record;

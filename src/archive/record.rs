@@ -3,10 +3,13 @@
 //! Both tables are carried by pg_dump, so a restored clone has the rows of its original. A set says who may remove: an
 //! archive is ours if its set was begun or adopted by this system (system identifier) on this timeline.
 
+use super::kept;
+use super::sql::{optional, text};
 use crate::error::{Fault, raise};
+use crate::pg::encoding::Text;
+use crate::pg::identity;
 use crate::pg::rights::as_extension_owner;
 use crate::pg::settings::timestamp;
-use crate::pg::{identity, random_bytes};
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiError, SpiHeapTupleData};
@@ -121,16 +124,16 @@ pub(crate) fn record(archive: &ArchiveRecord) {
     let tags = archive.tags.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
     let (created, expires) = (timestamp(archive.created_at), archive.expires_at.map(timestamp));
     let values: [DatumWithOid<'_>; COLUMNS.len()] = [
-        archive.server.as_str().into(),
-        archive.manifest.as_str().into(),
+        text(&archive.server),
+        text(&archive.manifest),
         archive.kind.name().into(),
         hex(&set).into(),
         system_identifier.to_string().into(),
         i64::from(timeline).into(),
-        archive.database.as_str().into(),
-        archive.table_schema.as_str().into(),
-        archive.table_name.as_str().into(),
-        archive.index_name.as_deref().into(),
+        text(&archive.database),
+        text(&archive.table_schema),
+        text(&archive.table_name),
+        optional(archive.index_name.as_deref()),
         archive.definition_hash.as_str().into(),
         created.into(),
         number(archive.rows).into(),
@@ -139,7 +142,7 @@ pub(crate) fn record(archive: &ArchiveRecord) {
         number(archive.reused).into(),
         archive.units.map(number).into(),
         archive.cost.map(number).into(),
-        archive.coin.as_deref().into(),
+        optional(archive.coin.as_deref()),
         archive.expires_epoch.map(number).into(),
         expires.into(),
         JsonB(serde_json::Value::Object(tags)).into(),
@@ -178,7 +181,7 @@ pub(crate) fn list(server: &str) -> Vec<ArchiveRecord> {
              ORDER BY hybrid_archives.created_at DESC, manifest"
         );
         Spi::connect(|client| {
-            let rows = client.select(&sql, None, &[server.into()])?;
+            let rows = client.select(&sql, None, &[text(server)])?;
             rows.map(|row| read(&row)).collect::<Result<Vec<_>, SpiError>>()
         })
     });
@@ -191,7 +194,7 @@ pub(crate) fn list_of_others(server: &str) -> Vec<String> {
         let sql = format!("SELECT DISTINCT manifest FROM {schema}.hybrid_archives WHERE server <> $1");
         Spi::connect(|client| {
             let rows = client.select(&sql, None, &[server.into()])?;
-            rows.map(|row| row.get::<String>(1)).collect::<Result<Vec<_>, SpiError>>()
+            rows.map(|row| Ok(row.get::<Text>(1)?.map(|text| text.0))).collect::<Result<Vec<_>, SpiError>>()
         })
     });
     rows.unwrap_or_else(|error| fail(&error)).into_iter().flatten().collect()
@@ -199,14 +202,14 @@ pub(crate) fn list_of_others(server: &str) -> Vec<String> {
 
 /// `None`: of a kind that this version does not know, or with a set that is none.
 fn read(row: &SpiHeapTupleData<'_>) -> Result<Option<ArchiveRecord>, SpiError> {
-    let text = |i: usize| Ok::<_, SpiError>(row.get::<String>(i)?.unwrap_or_default());
+    let string = |i: usize| Ok::<_, SpiError>(row.get::<Text>(i)?.unwrap_or_default().0);
     let count = |i: usize| Ok::<_, SpiError>(row.get::<i64>(i)?.map(|n| n as u64));
-    let kind = match text(3)?.as_str() {
+    let kind = match string(3)?.as_str() {
         "export" => ArchiveKind::Export,
         "backup" => ArchiveKind::Backup,
         _ => return Ok(None),
     };
-    let (Some(set), Ok(system_identifier)) = (set_of(&text(4)?), text(5)?.parse()) else { return Ok(None) };
+    let (Some(set), Ok(system_identifier)) = (set_of(&string(4)?), string(5)?.parse()) else { return Ok(None) };
     let timeline = u32::try_from(row.get::<i64>(6)?.unwrap_or(0)).unwrap_or(0);
     let tags = match row.get::<JsonB>(22)? {
         Some(JsonB(serde_json::Value::Object(tags))) => {
@@ -215,15 +218,15 @@ fn read(row: &SpiHeapTupleData<'_>) -> Result<Option<ArchiveRecord>, SpiError> {
         _ => Vec::new(),
     };
     Ok(Some(ArchiveRecord {
-        server: text(1)?,
-        manifest: text(2)?,
+        server: string(1)?,
+        manifest: string(2)?,
         kind,
         identity: Identity { system_identifier, timeline, set },
-        database: text(7)?,
-        table_schema: text(8)?,
-        table_name: text(9)?,
-        index_name: row.get(10)?,
-        definition_hash: text(11)?,
+        database: string(7)?,
+        table_schema: string(8)?,
+        table_name: string(9)?,
+        index_name: row.get::<Text>(10)?.map(|text| text.0),
+        definition_hash: string(11)?,
         created_at: row.get(12)?.unwrap_or(0),
         rows: count(13)?.unwrap_or(0),
         objects: count(14)?.unwrap_or(0),
@@ -231,7 +234,7 @@ fn read(row: &SpiHeapTupleData<'_>) -> Result<Option<ArchiveRecord>, SpiError> {
         reused: count(16)?.unwrap_or(0),
         units: count(17)?,
         cost: count(18)?,
-        coin: row.get(19)?,
+        coin: row.get::<Text>(19)?.map(|text| text.0),
         expires_epoch: count(20)?,
         expires_at: row.get(21)?,
         tags,
@@ -242,12 +245,19 @@ fn read(row: &SpiHeapTupleData<'_>) -> Result<Option<ArchiveRecord>, SpiError> {
 pub(crate) fn forget(server: &str, manifest: &str) -> bool {
     as_extension_owner(|schema| {
         let sql = format!("DELETE FROM {schema}.hybrid_archives WHERE server = $1 AND manifest = $2");
-        change(&sql, &[server.into(), manifest.into()]) > 0
+        change(&sql, &[text(server), text(manifest)]) > 0
     })
 }
 
-/// Sets that this system, on this timeline, began or adopted; the one for new archives first.
+/// Sets that this system, on this timeline, began or adopted, also where that was rolled back.
 pub(crate) fn our_sets() -> Vec<[u8; 16]> {
+    let mut sets = recorded_sets();
+    sets.extend(kept::set().filter(|set| !sets.contains(set)));
+    sets
+}
+
+/// Those of the table; the one for new archives first.
+fn recorded_sets() -> Vec<[u8; 16]> {
     let (system, timeline) = (identity::system_identifier(), identity::timeline());
     let sets = as_extension_owner(|schema| {
         let sql = format!(
@@ -267,8 +277,8 @@ pub(crate) fn our_sets() -> Vec<[u8; 16]> {
 /// # Errors
 /// Raises 25006 where a set would have to be begun in a read-only transaction or on a standby.
 pub(crate) fn our_identity() -> Identity {
-    let set = our_sets().first().copied().unwrap_or_else(|| {
-        let set = random_bytes();
+    let set = recorded_sets().first().copied().unwrap_or_else(|| {
+        let set = kept::set_or_new();
         add_set(&set, false);
         set
     });
@@ -298,7 +308,8 @@ fn add_set(set: &[u8; 16], adopted: bool) {
 }
 
 #[pg_extern(sql = false)]
-fn hybrid_archive_adopt(set: &str) {
+fn hybrid_archive_adopt(set: Text) {
+    let set = set.as_str();
     if !crate::pg::fdw::owns_database() {
         let message = "must be owner of the database to adopt a set of archives";
         raise(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message);

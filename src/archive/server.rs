@@ -4,6 +4,7 @@ use super::fault::or_raise;
 use super::thread::Session;
 use crate::error::Fault;
 use crate::guc::archive_cache_size;
+use crate::pg::encoding::{Shown, from_server, shown};
 use crate::pg::fdw::{Server, data_directory};
 use archive::Key;
 use blobstore::options::{CacheSettings, Environment};
@@ -115,15 +116,15 @@ fn hybrid_server_check(
     server: &CStr,
 ) -> TableIterator<
     'static,
-    (name!(reachable, bool), name!(latency_ms, Option<f64>), name!(version, Option<String>), name!(steps, Vec<String>)),
+    (name!(reachable, bool), name!(latency_ms, Option<f64>), name!(version, Option<String>), name!(steps, Vec<Shown>)),
 > {
-    let name = server.to_string_lossy();
+    let name = from_server(server);
     let checked = try_open(&name, Caching::Forbidden)
         .and_then(|opened| opened.session.run(|store, context| store.check(context)));
     let row = match checked {
-        Ok(health) => (true, Some(health.latency_ms), health.version, health.steps),
+        Ok(health) => (true, Some(health.latency_ms), health.version, shown(health.steps)),
         Err(error @ (Error::Cancelled | Error::Option { .. })) => or_raise(&name, Err(error)),
-        Err(error) => (false, None, None, vec![error.to_string()]),
+        Err(error) => (false, None, None, vec![error.to_string().into()]),
     };
     TableIterator::once(row)
 }

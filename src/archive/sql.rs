@@ -1,11 +1,12 @@
 //! Queries on the catalogs, and statements that are made of parts.
 
-use crate::error::{Fault, raise};
+use crate::error::raise;
 use crate::pg::catalog::is_one_statement;
-use crate::pg::settings::{database_takes_utf8, with_settings};
+use crate::pg::encoding::{Text, to_server};
+use crate::pg::settings::with_settings;
 use pgrx::datum::DatumWithOid;
 use pgrx::{PgSqlErrorCode, Spi, pg_sys};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 /// Settings that text forms and names depend on, fixed as pg_dump fixes them, for both ways.
 const FIXED: [(&CStr, &CStr); 11] = [
@@ -32,14 +33,30 @@ fn fail(error: &pgrx::spi::Error) -> ! {
     raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("could not read the catalogs: {error}"))
 }
 
+/// A statement in the encoding of the database.
+fn in_server(sql: &str) -> CString {
+    to_server(sql).unwrap_or_else(|_| raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a statement has a zero byte"))
+}
+
+/// A text as an argument of a query.
+pub(super) fn text(text: &str) -> DatumWithOid<'static> {
+    Text(text.into()).into()
+}
+
+/// As [`text`], or NULL.
+pub(super) fn optional(text: Option<&str>) -> DatumWithOid<'static> {
+    text.map(|text| Text(text.into())).into()
+}
+
 /// The rows of a query, all of whose `N` columns are text.
 pub(super) fn rows<const N: usize>(sql: &str, arguments: &[DatumWithOid]) -> Vec<[Option<String>; N]> {
+    let sql = in_server(sql);
     let rows = Spi::connect(|client| {
         let mut all = Vec::new();
-        for row in client.select(sql, None, arguments)? {
+        for row in client.select(sql.as_c_str(), None, arguments)? {
             let mut texts = [const { None }; N];
             for (i, text) in texts.iter_mut().enumerate() {
-                *text = row.get::<String>(i + 1)?;
+                *text = row.get::<Text>(i + 1)?.map(|text| text.0);
             }
             all.push(texts);
         }
@@ -51,19 +68,14 @@ pub(super) fn rows<const N: usize>(sql: &str, arguments: &[DatumWithOid]) -> Vec
 /// Runs one statement of this kind, made of quoted parts.
 ///
 /// # Errors
-/// 0A000 if the text means something else to the database, whose encoding is not UTF-8. XX000 if it is anything else than
-/// that one statement: then a part was not quoted, and nothing is run.
+/// XX000 if the text is anything else than that one statement: then a part was not quoted, and nothing is run.
 pub(super) fn run(statement: &str, kind: pg_sys::NodeTag) {
-    if !statement.is_ascii() && !database_takes_utf8() {
-        let message = "the description has other characters than ASCII, and the encoding of this database is not UTF8";
-        Fault::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
-            .hint("Restore into a database with encoding UTF8.")
-            .raise();
-    }
-    if !is_one_statement(statement, kind) {
+    let statement = in_server(statement);
+    if !is_one_statement(&statement, kind) {
         raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a description did not make the one statement that it should");
     }
-    Spi::run(statement).unwrap_or_else(|error| fail(&error));
+    let done = Spi::connect_mut(|client| client.update(statement.as_c_str(), None, &[]).map(drop));
+    done.unwrap_or_else(|error| fail(&error));
 }
 
 /// A name as a statement has it.

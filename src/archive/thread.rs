@@ -11,7 +11,7 @@ use super::queue::{Bell, Queue, lock};
 use crate::error::{Fault, raise};
 use crate::pg::thread as pg;
 use blobstore::{Abilities, Context, Error, Object, Placed, Progress, Receipt, Result, Store};
-use pgrx::PgSqlErrorCode;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -280,7 +280,8 @@ impl Session {
         self.told.set(Instant::now());
         let (objects, bytes, retries) = self.progress();
         let repeated = if retries > 0 { format!(", {retries} requests repeated") } else { String::new() };
-        pgrx::notice!("server \"{}\": {objects} objects, {} MB{repeated}", self.server, bytes >> 20);
+        let message = format!("server \"{}\": {objects} objects, {} MB{repeated}", self.server, bytes >> 20);
+        Fault::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message).report(PgLogLevel::NOTICE);
     }
 
     /// Begins an upload: objects are made by the session's thread, and sent by a helper.

@@ -2,13 +2,14 @@
 
 use super::fault;
 use crate::error::Fault;
+use crate::pg::encoding::Text;
 use crate::pg::fdw::{Catalog, Options, may_read_files, may_write_files};
 use blobstore::options::{self, Scope};
 use pgrx::PgSqlErrorCode as Code;
 use pgrx::prelude::*;
 
 #[pg_extern(sql = false)]
-fn hybrid_store_validator(given: Vec<Option<String>>, catalog: pg_sys::Oid) {
+fn hybrid_store_validator(given: Vec<Option<Text>>, catalog: pg_sys::Oid) {
     let scope = match Catalog::of(catalog) {
         Some(Catalog::Server) => Scope::Server,
         Some(Catalog::Mapping) => Scope::UserMapping,
@@ -23,7 +24,7 @@ fn hybrid_store_validator(given: Vec<Option<String>>, catalog: pg_sys::Oid) {
     let given: Options = given
         .into_iter()
         .flatten()
-        .map(|option| match option.split_once('=') {
+        .map(|Text(option)| match option.split_once('=') {
             Some((name, value)) => (name.to_string(), value.to_string()),
             None => (option, String::new()),
         })

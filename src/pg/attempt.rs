@@ -1,8 +1,9 @@
 //! Work that may fail without its transaction failing.
 
+use crate::error::Fault;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 
 /// Does `work` in a subtransaction; if it raises an ERROR, what it did is undone, and the message is returned. A cancel
 /// and the end of the session are not caught.
@@ -39,4 +40,18 @@ pub fn attempt<R>(work: impl FnOnce() -> R + UnwindSafe + RefUnwindSafe) -> Resu
         })
         .execute()
     }
+}
+
+/// Does `work`; where it raises an ERROR of this code, another one is raised, made of its message.
+pub fn instead_of<R>(code: PgSqlErrorCode, other: impl Fn(&str) -> Fault, work: impl FnOnce() -> R) -> R {
+    let other = AssertUnwindSafe(other);
+    PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_when(code, move |caught| {
+            let AssertUnwindSafe(other) = &other;
+            match &caught {
+                CaughtError::PostgresError(report) => other(report.message()).raise(),
+                _ => caught.rethrow(),
+            }
+        })
+        .execute()
 }

@@ -1,7 +1,8 @@
 //! What the catalogs keep in forms of their own: type modifiers, stored expressions. And the parser, to count statements.
 
+use super::encoding::{from_server, to_server};
 use pgrx::pg_sys::{self, Oid};
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, c_int};
 
 /// A default as far as it can be told without running anything.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ const NEXTVAL: u32 = 1574;
 
 /// What a stored default (`pg_attrdef.adbin`) is. Runs no function but the output function of a constant's type.
 pub fn default_of(stored: &str) -> Default {
-    let Ok(stored) = CString::new(stored) else { return Default::Other };
+    let Ok(stored) = to_server(stored) else { return Default::Other };
     // SAFETY: the text comes from the catalog, so that it is a node; it lives in the current context.
     unsafe { analyse(pg_sys::stringToNode(stored.as_ptr()).cast()).0 }
 }
@@ -114,7 +115,7 @@ unsafe fn text_of(constant: &pg_sys::Const) -> String {
         let (mut output, mut is_varlena) = (Oid::INVALID, false);
         pg_sys::getTypeOutputInfo(constant.consttype, &raw mut output, &raw mut is_varlena);
         let text = pg_sys::OidOutputFunctionCall(output, constant.constvalue);
-        CStr::from_ptr(text).to_string_lossy().into_owned()
+        from_server(CStr::from_ptr(text))
     }
 }
 
@@ -141,7 +142,7 @@ pub fn type_arguments(of: Oid, input: Oid, output: Oid, modifier: i32) -> Option
         // SAFETY: a type's modifier output function takes an integer and returns a C string.
         let shown = unsafe {
             let text = pg_sys::OidFunctionCall1Coll(output, Oid::INVALID, pg_sys::Datum::from(modifier));
-            CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned()
+            from_server(CStr::from_ptr(text.cast_mut_ptr()))
         };
         let inside = shown.strip_prefix('(')?.split(')').next()?;
         inside.split(',').map(|argument| argument.trim().to_owned()).collect()
@@ -151,7 +152,7 @@ pub fn type_arguments(of: Oid, input: Oid, output: Oid, modifier: i32) -> Option
 
 /// The number that a type's modifier input function makes of its arguments; `None` without such a function.
 fn modifier_of(input: Oid, arguments: &[String]) -> Option<i32> {
-    let texts = arguments.iter().map(|argument| CString::new(argument.as_str())).collect::<Result<Vec<_>, _>>().ok()?;
+    let texts = arguments.iter().map(|argument| to_server(argument)).collect::<Result<Vec<_>, _>>().ok()?;
     if input == Oid::INVALID {
         return None;
     }
@@ -175,8 +176,7 @@ fn modifier_of(input: Oid, arguments: &[String]) -> Option<i32> {
 ///
 /// # Errors
 /// 42601 if it is none at all.
-pub fn is_one_statement(sql: &str, kind: pg_sys::NodeTag) -> bool {
-    let Ok(sql) = CString::new(sql) else { return false };
+pub fn is_one_statement(sql: &CStr, kind: pg_sys::NodeTag) -> bool {
     // SAFETY: the parser returns a list of raw statements.
     unsafe {
         let list = pg_sys::raw_parser(sql.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);

@@ -2,7 +2,7 @@
 
 use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
 use std::cell::Cell;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
 
 /// What hands out the bytes of a COPY: some at a time, nothing at the end.
@@ -98,7 +98,7 @@ pub fn copy_from(table: pg_sys::Oid, columns: &[String], source: &mut Source) ->
 /// Allocates in the current context.
 unsafe fn name_list(columns: &[String]) -> *mut pg_sys::List {
     columns.iter().fold(null_mut(), |list, column| {
-        let Ok(name) = CString::new(column.as_str()) else {
+        let Ok(name) = super::encoding::to_server(column) else {
             crate::error::raise(PgSqlErrorCode::ERRCODE_INVALID_NAME, "a column's name contains a zero byte");
         };
         // SAFETY: copies of a C string; the list grows in the current context.

@@ -1,8 +1,10 @@
 //! Foreign servers of our wrapper, user mappings, and who may do what with them.
 
+use super::encoding::{from_server, to_server};
 use crate::error::{Fault, raise};
 use pgrx::{PgList, PgSqlErrorCode, pg_sys};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Name of the extension, to which the wrapper belongs, whatever the wrapper is called.
@@ -52,7 +54,7 @@ impl Server {
     /// # Errors
     /// Raises 42704 if there is none of this name, 42501 without USAGE, 42809 if it is not of our wrapper.
     pub fn find(name: &str) -> Self {
-        let c_name = CString::new(name).unwrap_or_else(|_| no_server(name));
+        let c_name = to_server(name).unwrap_or_else(|_| no_server(name));
         // SAFETY: a lookup that may fail; the result is palloc'd, and its options are a list of DefElem.
         let (server, options) = unsafe {
             let server = pg_sys::GetForeignServerByName(c_name.as_ptr(), true);
@@ -99,7 +101,7 @@ impl Server {
 unsafe fn options_of(list: *mut pg_sys::List) -> Options {
     // SAFETY: the caller's promise.
     unsafe {
-        let text = |text: *const std::ffi::c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
+        let text = |text: *const std::ffi::c_char| from_server(CStr::from_ptr(text));
         let list = PgList::<pg_sys::DefElem>::from_pg(list);
         list.iter_ptr().map(|option| (text((*option).defname), text(pg_sys::defGetString(option)))).collect()
     }
@@ -135,13 +137,13 @@ pub fn may_write_files() -> bool {
 pub fn data_directory() -> PathBuf {
     // SAFETY: set once, when the server starts; a C string.
     let path = unsafe { CStr::from_ptr(pg_sys::DataDir) };
-    PathBuf::from(std::ffi::OsStr::new(&*path.to_string_lossy()))
+    PathBuf::from(std::ffi::OsStr::from_bytes(path.to_bytes()))
 }
 
 /// Keeps others out of a server of this name until the end of the transaction: whoever uploads shares it, whoever removes
 /// what it has does not. A server that is gone is locked by nobody.
 pub fn lock_server(name: &str, alone: bool) {
-    let Ok(name) = CString::new(name) else { return };
+    let Ok(name) = to_server(name) else { return };
     let mode = if alone { pg_sys::ExclusiveLock } else { pg_sys::ShareLock };
     // SAFETY: a lookup by name, and a lock as DROP SERVER takes it, which waits with interrupts served.
     unsafe {
@@ -150,9 +152,26 @@ pub fn lock_server(name: &str, alone: bool) {
     }
 }
 
+/// Lets one session after the other archive these relations in a server of this name, until the end of the transaction: what
+/// the first one stored, the next one finds.
+pub fn lock_sources(name: &str, relations: &[pg_sys::Oid]) {
+    let Ok(name) = to_server(name) else { return };
+    let mut relations = relations.to_vec();
+    relations.sort_unstable_by_key(|relation| relation.to_u32());
+    // SAFETY: a lookup by name, and locks on objects, which wait with interrupts served. Nobody else locks parts of relations
+    // as objects. A part is a number of 16 bits: servers that share one wait for each other, no more.
+    unsafe {
+        let server = pg_sys::get_foreign_server_oid(name.as_ptr(), true);
+        for relation in relations {
+            let (part, mode) = (server.to_u32() as u16, pg_sys::ExclusiveLock as pg_sys::LOCKMODE);
+            pg_sys::LockDatabaseObject(pg_sys::RelationRelationId, relation, part, mode);
+        }
+    }
+}
+
 /// Whether the current user owns a server of this name, or is a superuser.
 pub fn owns_server(name: &str) -> bool {
-    let Ok(name) = CString::new(name) else { return false };
+    let Ok(name) = to_server(name) else { return false };
     // SAFETY: lookups by name and by OID.
     unsafe {
         let server = pg_sys::get_foreign_server_oid(name.as_ptr(), true);

@@ -1,5 +1,6 @@
 //! Key columns of an index: their types, their values in a row, and as text.
 
+use super::encoding::from_server_lossy;
 use super::relation::{Index, tuple_attribute};
 use crate::am::keys::KeyType;
 use crate::error::Fault;
@@ -139,14 +140,14 @@ fn column_name(index: Index, column: usize) -> String {
     // SAFETY: the index is open and has that column; a name ends with a zero byte.
     unsafe {
         let attribute = tuple_attribute((*index.as_ptr()).rd_att, column);
-        CStr::from_ptr((*attribute).attname.data.as_ptr()).to_string_lossy().into_owned()
+        from_server_lossy(CStr::from_ptr((*attribute).attname.data.as_ptr()))
     }
 }
 
 #[cold]
 fn refuse_key(index: Index, column: usize) -> ! {
     // SAFETY: formats the name of a type into a palloc'd C string.
-    let of = unsafe { CStr::from_ptr(pg_sys::format_type_be(index.input_type(column))) }.to_string_lossy();
+    let of = from_server_lossy(unsafe { CStr::from_ptr(pg_sys::format_type_be(index.input_type(column))) });
     let message = format!("a key column of a hybrid index cannot be of type {of}");
     Fault::new(PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, message)
         .detail(format!("Column \"{}\" of index \"{}\" is.", column_name(index, column), index.name()))

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod buffer;
 pub mod catalog;
 pub mod copy;
+pub mod encoding;
 pub mod fdw;
 pub mod fetch;
 pub mod fmgr;
@@ -29,6 +30,12 @@ mod validate;
 pub mod varlena;
 pub mod worker;
 mod xid;
+
+/// OID of the database of this session.
+pub fn database() -> pgrx::pg_sys::Oid {
+    // SAFETY: set when the session began.
+    unsafe { pgrx::pg_sys::MyDatabaseId }
+}
 
 /// Random bytes that nobody can guess.
 pub fn random_bytes<const N: usize>() -> [u8; N] {

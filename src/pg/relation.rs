@@ -36,7 +36,7 @@ impl Index {
 
     pub fn name(self) -> String {
         // SAFETY: a relation's name ends with a zero byte.
-        unsafe { CStr::from_ptr(self.class().relname.data.as_ptr()) }.to_string_lossy().into_owned()
+        super::encoding::from_server_lossy(unsafe { CStr::from_ptr(self.class().relname.data.as_ptr()) })
     }
 
     pub fn oid(self) -> pg_sys::Oid {

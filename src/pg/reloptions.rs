@@ -1,5 +1,6 @@
 //! Index options: registration, parsing, and the values in force.
 
+use super::encoding::from_server_lossy;
 use crate::archive::Source;
 use crate::error::{Fault, raise};
 use pgrx::{PgSqlErrorCode, direct_function_call, pg_guard, pg_sys};
@@ -107,7 +108,7 @@ impl Options {
                 recent_threshold: text(o.recent_threshold).map_or(defaults.recent_threshold, microseconds),
                 partition_interval: text(o.partition_interval).map_or(defaults.partition_interval, microseconds),
                 auto_compact: o.auto_compact,
-                source: text(o.source).and_then(|source| Source::parse(&source.to_string_lossy())),
+                source: text(o.source).and_then(|source| Source::parse(&from_server_lossy(source))),
             }
         }
     }
@@ -170,14 +171,14 @@ unsafe extern "C-unwind" fn validate_partition_interval(value: *const c_char) {
 unsafe extern "C-unwind" fn validate_source(value: *const c_char) {
     // SAFETY: PostgreSQL passes a C string, or null for the default of another option.
     if let Some(text) = unsafe { value.as_ref() }.map(|v| unsafe { CStr::from_ptr(v) })
-        && Source::parse(&text.to_string_lossy()).is_none_or(|source| source.manifest.is_none())
+        && Source::parse(&from_server_lossy(text)).is_none_or(|source| source.manifest.is_none())
     {
         refuse("source", text, "Write the name of a server, a space, and a manifest.");
     }
 }
 
 fn refuse(option: &str, value: &CStr, detail: &str) -> ! {
-    let message = format!("invalid value for option \"{option}\": {}", value.to_string_lossy());
+    let message = format!("invalid value for option \"{option}\": {}", from_server_lossy(value));
     Fault::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message).detail(detail).raise()
 }
 

@@ -1,5 +1,6 @@
 //! Who may look at an index.
 
+use super::encoding::{Text, from_server_lossy};
 use super::relation::OpenIndex;
 use super::settings::with_settings;
 use crate::error::Fault;
@@ -51,7 +52,7 @@ fn name_of(relation: pg_sys::Oid) -> String {
     // SAFETY: a lookup that returns a copy, or null.
     unsafe {
         let name = pg_sys::get_rel_name(relation);
-        if name.is_null() { relation.to_u32().to_string() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+        if name.is_null() { relation.to_u32().to_string() } else { from_server_lossy(CStr::from_ptr(name)) }
     }
 }
 
@@ -169,8 +170,8 @@ pub fn as_extension_owner<R>(work: impl FnOnce(&str) -> R) -> R {
 fn tables_of_extension() -> (pg_sys::Oid, String) {
     let sql = "SELECT c.relowner, n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
                JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = 'hybrid_archives' WHERE e.extname = 'hybridvec'";
-    match Spi::connect(|client| client.select(sql, Some(1), &[])?.first().get_two::<pg_sys::Oid, String>()) {
-        Ok((Some(owner), Some(schema))) => (owner, schema),
+    match Spi::connect(|client| client.select(sql, Some(1), &[])?.first().get_two::<pg_sys::Oid, Text>()) {
+        Ok((Some(owner), Some(Text(schema)))) => (owner, schema),
         _ => {
             let message = "the table hybrid_archives of extension \"hybridvec\" does not exist";
             Fault::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)

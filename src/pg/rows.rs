@@ -1,5 +1,6 @@
 //! The rows of a table as text, value by value, in the order of the heap.
 
+use super::encoding::{from_server, not_utf8, utf8};
 use super::relation::{OpenTable, tid_from, tuple_attribute};
 use super::snapshot::Snapshot;
 use crate::error::raise;
@@ -61,7 +62,7 @@ impl OpenTable {
             (0..(*descriptor).natts as usize)
                 .map(|i| (i, &*tuple_attribute(descriptor, i)))
                 .filter(|(_, attribute)| !attribute.attisdropped)
-                .map(|(i, a)| (i, CStr::from_ptr(a.attname.data.as_ptr()).to_string_lossy().into_owned(), a.atttypid))
+                .map(|(i, a)| (i, from_server(CStr::from_ptr(a.attname.data.as_ptr())), a.atttypid))
                 .collect()
         }
     }
@@ -70,7 +71,7 @@ impl OpenTable {
     /// time. The caller has fixed the settings that text forms depend on.
     ///
     /// # Errors
-    /// 54000 for a bytea whose text form is larger than PostgreSQL can make; whatever output functions raise.
+    /// 54000 for a bytea whose text form is larger than PostgreSQL can make; 22021 for text that is not UTF-8; whatever output functions raise.
     pub fn scan_texts(&self, snapshot: &Snapshot, columns: &[(usize, pg_sys::Oid)], visitor: &mut dyn RowVisitor) {
         let mut outputs: Vec<Output> = columns.iter().map(|&(position, of)| Output::new(position, of)).collect();
         let context = Context::new(c"hybrid row as text");
@@ -132,10 +133,11 @@ impl Output {
         unsafe {
             let old = pg_sys::MemoryContextSwitchTo(context.0);
             let text = pg_sys::OutputFunctionCall(&raw mut self.function, datum);
-            let length = CStr::from_ptr(text).count_bytes();
-            let utf8 = pg_sys::pg_server_to_any(text, length as i32, pg_sys::pg_enc::PG_UTF8 as i32);
+            let text = utf8(CStr::from_ptr(text));
             pg_sys::MemoryContextSwitchTo(old);
-            visitor.value(Some(CStr::from_ptr(utf8).to_bytes()));
+            let text =
+                text.unwrap_or_else(|bytes| not_utf8(&format!("the row at ({},{})", tid.block, tid.offset), &bytes));
+            visitor.value(Some(text));
             pg_sys::MemoryContextReset(context.0);
         }
     }

@@ -134,13 +134,6 @@ pub fn with_settings<R>(settings: &[(&'static CStr, &'static CStr)], work: impl 
     result
 }
 
-/// Whether a text in UTF-8 means the same to this database.
-pub fn database_takes_utf8() -> bool {
-    // SAFETY: a property of the database that the session is in.
-    let encoding = unsafe { pg_sys::GetDatabaseEncoding() } as pg_sys::pg_enc::Type;
-    matches!(encoding, pg_sys::pg_enc::PG_UTF8 | pg_sys::pg_enc::PG_SQL_ASCII)
-}
-
 /// A time as SQL has it; out-of-range numbers become infinity.
 pub fn timestamp(microseconds: i64) -> pgrx::datum::TimestampWithTimeZone {
     pgrx::datum::TimestampWithTimeZone::try_from(microseconds)

@@ -94,6 +94,11 @@ enum Record {
     Forget { container: String },
 }
 
+/// While it lives, no other session changes what is at the place.
+pub struct Turn {
+    _held: std::fs::File,
+}
+
 /// The journal of one place. Clones share it; nothing is read before it is needed.
 #[derive(Clone)]
 pub struct Receipts {
@@ -180,6 +185,17 @@ impl Receipts {
         let journal = Journal::new(directory, &format!("{kind}-{}", &digest[..16]));
         let shared = Shared { place: place.to_owned(), journal, state: State::default() };
         Self { shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    /// Waits until no other session, of whatever database of the server, has its turn at this place. The turn ends when
+    /// it is dropped, or with the process.
+    ///
+    /// # Errors
+    /// [`Error::File`]; as [`Context::check`].
+    pub fn turn(&self, context: &Context) -> Result<Turn> {
+        // Others go on to read and write receipts meanwhile.
+        let journal = self.shared().journal.clone();
+        journal.turn(context).map(|file| Turn { _held: file })
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {

@@ -310,6 +310,8 @@ fn the_state_outlives_the_process() {
         let walrus = Walrus::start(&settings, config()).unwrap();
         put(&walrus, "?permanent=true&epochs=3", b"x");
         walrus.set_epoch(35);
+        // Of a blob that it never had.
+        walrus.mark_invalid(blob_id(Shards::new(10).unwrap(), b"y").unwrap());
         walrus.ledger()
     };
     let walrus = Walrus::start(&settings, config()).unwrap();

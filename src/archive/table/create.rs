@@ -4,8 +4,9 @@
 //! word of ours. Types, collations and operator classes are found in the catalogs first.
 
 use super::resolve;
-use crate::archive::sql::{identifier, literal, qualified, rows, run, with_fixed_settings};
+use crate::archive::sql::{identifier, literal, qualified, rows, run, text, with_fixed_settings};
 use crate::error::{Fault, raise};
+use crate::pg::attempt::instead_of;
 use archive::table::{
     Column, Compression, Numbering, NumberingKind, ObjectName, Parameter, Storage, Table, TypeName, Width,
 };
@@ -29,15 +30,18 @@ pub fn create(table: &Table, target_schema: &str, target_name: &str) -> Oid {
         let table = resolve::resolve(table);
         let schema = resolve::schema(target_schema);
         if resolve::is_taken(schema, target_name) {
-            Fault::new(
-                PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
-                format!("relation \"{target_schema}.{target_name}\" already exists"),
-            )
-            .hint("Name another table as target_name, or another schema as target_schema.")
-            .raise();
+            is_taken(target_schema, target_name).raise();
         }
         let target = qualified(target_schema, target_name);
-        run(&create_statement(&table, &target), NodeTag::T_CreateStmt);
+        // Whoever creates it at the same time has committed.
+        let statement = create_statement(&table, &target);
+        instead_of(
+            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+            |_| is_taken(target_schema, target_name),
+            || {
+                run(&statement, NodeTag::T_CreateStmt);
+            },
+        );
         let oid = oid_of(schema, target_name);
         for column in &table.columns {
             finish_column(column, &target, oid);
@@ -47,9 +51,15 @@ pub fn create(table: &Table, target_schema: &str, target_name: &str) -> Oid {
     })
 }
 
+fn is_taken(schema: &str, name: &str) -> Fault {
+    let message = format!("relation \"{schema}.{name}\" already exists");
+    Fault::new(PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE, message)
+        .hint("Name another table as target_name, or another schema as target_schema.")
+}
+
 fn oid_of(schema: Oid, name: &str) -> Oid {
     let sql = "SELECT oid::text FROM pg_class WHERE relnamespace = $1 AND relname = $2";
-    let found = rows::<1>(sql, &[schema.into(), name.into()]);
+    let found = rows::<1>(sql, &[schema.into(), text(name)]);
     let oid = found.into_iter().next().and_then(|[oid]| oid?.parse::<u32>().ok());
     Oid::from(oid.unwrap_or_else(|| raise(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "the new table is not there")))
 }
@@ -177,7 +187,7 @@ fn sequence_of(table: Oid, column: &str) -> Option<(Oid, String)> {
              JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
          WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
              AND a.attname = $2 AND d.deptype IN ('a', 'i') AND c.relkind = 'S'",
-        &[table.into(), column.into()],
+        &[table.into(), text(column)],
     );
     let [oid, schema, name] = found.into_iter().next()?;
     Some((Oid::from(oid?.parse::<u32>().ok()?), qualified(&schema?, &name?)))

@@ -1,6 +1,6 @@
 //! The objects that a description names, found in this database.
 
-use crate::archive::sql::rows;
+use crate::archive::sql::{optional, rows, text};
 use crate::error::{Fault, raise};
 use crate::pg::rights::is_trusted;
 use archive::table::{Index, IndexColumn, ObjectName, Table, TypeName};
@@ -102,7 +102,7 @@ impl Search {
         extension: Option<&str>,
         method: Option<&str>,
     ) -> Option<Oid> {
-        let arguments = [schema.as_str().into(), name.into(), extension.into(), method.into()];
+        let arguments = [text(schema), text(name), optional(extension), optional(method)];
         if let Some([Some(found), Some(oid)]) = rows::<2>(kind.1, &arguments).into_iter().next() {
             *schema = found;
             return oid.parse::<u32>().ok().map(Oid::from);
@@ -128,7 +128,7 @@ impl Search {
     }
 
     fn method(&mut self, method: &str) {
-        if rows::<1>("SELECT 'x' FROM pg_am WHERE amname = $1 AND amtype = 'i'", &[method.into()]).is_empty() {
+        if rows::<1>("SELECT 'x' FROM pg_am WHERE amname = $1 AND amtype = 'i'", &[text(method)]).is_empty() {
             self.miss(format!("access method \"{method}\""));
         }
     }
@@ -200,7 +200,7 @@ pub fn schema(name: &str) -> Oid {
         let message = format!("cannot restore into schema \"{name}\"");
         raise(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message);
     }
-    let found = rows::<1>("SELECT oid::text FROM pg_namespace WHERE nspname = $1", &[name.into()]);
+    let found = rows::<1>("SELECT oid::text FROM pg_namespace WHERE nspname = $1", &[text(name)]);
     let Some([Some(oid)]) = found.into_iter().next() else {
         Fault::new(PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
             .hint("Create it, or name another as target_schema.")
@@ -213,5 +213,5 @@ pub fn schema(name: &str) -> Oid {
 pub fn is_taken(schema: Oid, name: &str) -> bool {
     let sql = "SELECT 'x' FROM pg_class WHERE relnamespace = $1 AND relname = $2
                UNION ALL SELECT 'x' FROM pg_type WHERE typnamespace = $1 AND typname = $2 AND typelem = 0";
-    !rows::<1>(sql, &[schema.into(), name.into()]).is_empty()
+    !rows::<1>(sql, &[schema.into(), text(name)]).is_empty()
 }

@@ -40,6 +40,11 @@ pub(super) struct Lock {
     file: File,
 }
 
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+#[derive(Clone)]
 pub(super) struct Journal {
     directory: PathBuf,
     path: PathBuf,
@@ -131,20 +136,28 @@ impl Journal {
 
     /// Waits for the right to write; makes the directory and the file if need be.
     pub fn lock(&self, context: &Context) -> Result<Lock> {
+        let held = self.hold(&self.lock_path, context)?;
+        let file = open(&self.path).map_err(|error| self.failed(&error))?;
+        Ok(Lock { _held: held, file })
+    }
+
+    /// Waits for its turn at the place of the journal.
+    pub fn turn(&self, context: &Context) -> Result<File> {
+        self.hold(&self.lock_path.with_extension("turn"), context)
+    }
+
+    /// Waits for a lock file, which is made if need be. Closing it lets it go, also if a process dies.
+    fn hold(&self, path: &Path, context: &Context) -> Result<File> {
         let failed = |error: std::io::Error| self.failed(&error);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(failed)?;
-        let open =
-            |path: &Path| OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let held = open(&self.lock_path).map_err(failed)?;
+        let held = open(path).map_err(failed)?;
         loop {
             match held.try_lock() {
-                Ok(()) => break,
+                Ok(()) => return Ok(held),
                 Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(5), context)?,
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
         }
-        let file = open(&self.path).map_err(failed)?;
-        Ok(Lock { _held: held, file })
     }
 
     /// Adds a record. It is on disk afterwards. `read_locked` came before.

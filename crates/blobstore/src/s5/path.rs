@@ -7,7 +7,7 @@
 //! | `check/<name>` | what [`Store::check`] writes and removes |
 //!
 //! The directories are many because Enhanced s5.js loses a directory of 1000 entries. One writer, because it also loses
-//! what two write into one directory at the same time.
+//! what two write into one directory at the same time: sessions take turns.
 
 use super::cid::BlobId;
 use super::upload::{Place, Role, Uploader};
@@ -240,6 +240,7 @@ impl Paths {
 
     /// Removes what is at a path; `false` if nothing was there, as far as the service says so.
     fn remove(&self, path: &str, context: &Context) -> Result<bool> {
+        let _turn = self.receipts.turn(context)?;
         let there = self.send(self.request(Method::HEAD, path)?, context)?.status.as_u16() == 200;
         let answer = self.send(self.request(Method::DELETE, path)?, context)?;
         match answer.status.as_u16() {
@@ -263,6 +264,7 @@ impl Place for Paths {
             length: expected.length,
             locator: locator.clone(),
         };
+        let _turn = self.receipts.turn(context)?;
         let reused = self.is_there(&path, &expected, context)?;
         let settled = reused && self.receipts.get(&path)?.is_some_and(|entry| !entry.pending);
         if !settled {

@@ -12,7 +12,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// Keys of [`Intent::details`]: for how many epochs was asked, when it was announced (microseconds since 1970), and the
-/// process that sends it.
+/// process that sends it, by number and start.
 pub(super) const EPOCHS: &str = "epochs";
 pub(super) const STARTED: &str = "started";
 pub(super) const PROCESS: &str = "process";
@@ -166,6 +166,58 @@ impl Hold {
 
 /// Whether another process says that it sends this container, and lives.
 fn is_sent(entry: &Entry) -> bool {
-    let process = number::<u32>(&entry.intent, PROCESS).filter(|process| *process != std::process::id());
-    entry.pending && process.is_some_and(|process| Path::new("/proc").join(process.to_string()).exists())
+    let process = entry.intent.details.get(PROCESS);
+    let lives = |process: &String| {
+        let id = process.split('-').next().and_then(|id| id.parse().ok());
+        *process != this_process() && id.and_then(process_name).as_ref() == Some(process)
+    };
+    entry.pending && process.is_some_and(lives)
+}
+
+/// What tells this process from all others, also from one that had its number before a crash.
+pub(super) fn this_process() -> String {
+    let id = std::process::id();
+    process_name(id).unwrap_or_else(|| id.to_string())
+}
+
+/// Number and start of a process that lives.
+fn process_name(id: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("stat")).ok()?;
+    // The name of its program, in parentheses, may have spaces. What follows is its state, and 19 words later its start.
+    let mut words = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let dead = words.next()?.starts_with(['Z', 'X']);
+    let start = words.nth(18)?;
+    (!dead).then(|| format!("{id}-{start}"))
+}
+
+#[cfg(test)]
+mod known_tests {
+    use super::{PROCESS, is_sent, process_name, this_process};
+    use crate::receipts::{Entry, Intent};
+
+    #[test]
+    fn a_process_is_told_from_one_that_had_its_number_before() {
+        let announced = |process: String| Entry {
+            intent: Intent {
+                container: "c".into(),
+                contents: Vec::new(),
+                details: [(PROCESS.to_owned(), process)].into(),
+            },
+            outcome: None,
+            pending: true,
+        };
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep runs");
+        let id = child.id();
+        let name = process_name(id).expect("it lives");
+        assert!(is_sent(&announced(name.clone())), "another process");
+        assert!(!is_sent(&announced(format!("{id}-1"))), "one that had its number");
+        assert!(!is_sent(&announced(this_process())), "this one");
+        child.kill().expect("killed");
+        while process_name(id).is_some() {
+            std::thread::yield_now();
+        }
+        assert!(!is_sent(&announced(name.clone())), "dead, if not reaped");
+        child.wait().expect("reaped");
+        assert!(!is_sent(&announced(name)), "gone");
+    }
 }

@@ -13,7 +13,7 @@
 use super::Inner;
 use super::api::{self, Stored, StoredPatch};
 use super::epochs;
-use super::known::{EPOCHS, Hold, Known, PROCESS, STARTED, recovered};
+use super::known::{EPOCHS, Hold, Known, PROCESS, STARTED, recovered, this_process};
 use super::place::Place;
 use super::read::{join, pause};
 use super::token::{Grant, issue};
@@ -114,7 +114,7 @@ impl Container {
         self.pieces.iter().map(|piece| piece.bytes.len() as u64).sum()
     }
 
-    fn intent(&self, inner: &Inner, process: Option<u32>) -> Intent {
+    fn intent(&self, inner: &Inner, process: Option<String>) -> Intent {
         let content = |piece: &Piece| Content {
             name: piece.name.clone(),
             hash: piece.hash,
@@ -126,7 +126,7 @@ impl Container {
             (STARTED.to_owned(), inner.now().to_string()),
             ("permanent".to_owned(), inner.options.permanent.to_string()),
         ]);
-        details.extend(process.map(|process| (PROCESS.to_owned(), process.to_string())));
+        details.extend(process.map(|process| (PROCESS.to_owned(), process)));
         Intent { container: self.id.to_string(), contents: self.pieces.iter().map(content).collect(), details }
     }
 }
@@ -149,7 +149,7 @@ impl Inner {
             return Ok(Delivered { end: outcome.end_epoch, ..Delivered::default() });
         }
         let new = stored.is_none();
-        receipts.begin(&container.intent(self, Some(std::process::id())), context)?;
+        receipts.begin(&container.intent(self, Some(this_process())), context)?;
         let mut sending = Sending { inner: self, container, known, new, doubt: false, seen: false };
         // An earlier session announced it and did not learn what came of it. A permanent one may be sent again for nothing.
         if before.as_ref().is_some_and(|_| new && !self.options.permanent) && self.exists(container.id, context)? {

@@ -114,6 +114,9 @@ impl Network {
 
     pub fn mark_invalid(&mut self, blob: BlobId) {
         self.table.blobs.entry(blob.to_string()).or_default().invalid = true;
+        if let (Some(directory), false) = (&self.directory, self.bytes.contains_key(&blob)) {
+            write(&directory.join("blobs").join(blob.to_string()), &[]);
+        }
         self.bytes.entry(blob).or_default();
         self.save();
     }
