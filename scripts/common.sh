@@ -51,6 +51,7 @@ use_postgres() {
     PKGLIBDIR=$("$PG_CONFIG" --pkglibdir)
     PGXS_SRC=$(dirname "$(dirname "$("$PG_CONFIG" --pgxs)")")
     PG_MAJOR=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
+    grep -q "^pg$PG_MAJOR = " "$REPO/Cargo.toml" || die "PostgreSQL $PG_MAJOR is not supported: Cargo.toml has features for those that are"
     FEATURES=(--no-default-features --features "pg$PG_MAJOR")
     PGRX_HOME=$(pgrx_home)
     export BINDIR PKGLIBDIR PGXS_SRC PG_MAJOR FEATURES PGRX_HOME

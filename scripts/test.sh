@@ -119,7 +119,8 @@ prove_as_server() {
     # Stores to test against: the server's user may not be able to reach the checkout.
     cargo build -p emulators
     tar -C "${CARGO_TARGET_DIR:-$REPO/target}/debug" -c emulators | as_server tar -C "$dir" -x
-    as_server env -C "$dir" PATH="$BINDIR:$PATH" TESTDIR="$dir" PG_REGRESS="$PGXS_SRC/test/regress/pg_regress" \
+    as_server env -C "$dir" PATH="$BINDIR:$PATH" TESTDIR="$dir" TESTDATADIR="$dir/tmp_check" \
+        TESTLOGDIR="$dir/tmp_check/log" PG_REGRESS="$PGXS_SRC/test/regress/pg_regress" \
         PERL5LIB="$PGXS_SRC/test/perl" TMPDIR=/tmp EMULATORS="$dir/emulators" CRASH_ROUNDS="${CRASH_ROUNDS:-5}" SEED="${SEED:-}" \
         prove --jobs 2 --failures --timer "$@" || status=$?
     ((status == 0)) || show_tap_logs "$dir"
@@ -145,6 +146,8 @@ count() {
         /^test result: / { ok += $4; bad += $6; next }
         / \.\.\. ok +[0-9]/ { ok++; next }
         / \.\.\. FAILED +[0-9(]/ { bad++; next }
+        /^ok [0-9]+ .* ms$/ { ok++; next } # pg_regress from version 16 on
+        /^not ok [0-9]+ .* ms$/ { bad++; next }
         /^Files=[0-9]+, Tests=[0-9]+/ { split($2, t, /[=,]/); ok += t[2] }
         /Failed [0-9]+\/[0-9]+ subtests/ { match($0, /Failed [0-9]+/); n = substr($0, RSTART + 7, RLENGTH - 7); bad += n; ok -= n }
         END {

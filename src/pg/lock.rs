@@ -114,10 +114,40 @@ fn this_database() -> u32 {
 
 /// Whether somebody waits to change or drop a relation on which we hold AccessShareLock or RowExclusiveLock.
 ///
-/// Those two are fast-path locks that `LockHasWaiters` knows nothing of. So a third is tried, which the others in the
-/// queue keep us from.
+/// Those two are fast-path locks that `LockHasWaiters` knows nothing of. Up to version 16 a third is tried, which the others
+/// in the queue keep us from.
+#[cfg(any(feature = "pg15", feature = "pg16"))]
 pub fn is_ddl_waiting(relation: pg_sys::Oid) -> bool {
     !Tag::relation(relation).is_available(pg_sys::RowShareLock)
+}
+
+/// Whether somebody waits to change or drop a relation on which we hold AccessShareLock or RowExclusiveLock.
+///
+/// Those two are fast-path locks that `LockHasWaiters` knows nothing of. And from version 17 on a third is granted past the
+/// queue, as those who wait there wait for us. So the processes are asked what they wait for.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub fn is_ddl_waiting(relation: pg_sys::Oid) -> bool {
+    let Tag(wanted) = Tag::relation(relation);
+    let key = |tag: &pg_sys::LOCKTAG| {
+        let fields = [tag.locktag_field1, tag.locktag_field2, tag.locktag_field3];
+        (fields, tag.locktag_field4, tag.locktag_type, tag.locktag_lockmethodid)
+    };
+    // SAFETY: the array of processes and all locks are in shared memory, which is neither moved nor given back. What another
+    // process writes is copied once, and not followed. A value that is out of date is corrected by the next look.
+    unsafe {
+        let processes = &raw const *pg_sys::ProcGlobal;
+        let count = (&raw const (*processes).allProcCount).read() as usize;
+        let all = (&raw const (*processes).allProcs).read();
+        (0..count).any(|i| {
+            let process = all.add(i);
+            let lock = (&raw const (*process).waitLock).read_volatile();
+            let mode = (&raw const (*process).waitLockMode).read_volatile();
+            // The modes that conflict with RowShareLock.
+            mode >= pg_sys::ExclusiveLock as pg_sys::LOCKMODE
+                && !lock.is_null()
+                && key(&(&raw const (*lock).tag).read_volatile()) == key(&wanted)
+        })
+    }
 }
 
 /// Whether somebody drops, renames, moves or copies this database, and waits for its sessions to end.

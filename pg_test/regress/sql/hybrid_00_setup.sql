@@ -16,6 +16,18 @@ CREATE FUNCTION test_vector(seed bigint, dim integer) RETURNS vector
     SELECT array_agg((hashint8extended(j, seed) & 65535) / 65535.0 - 0.5 ORDER BY j)::vector FROM generate_series(1, dim) j
 $$;
 
+-- The plan of a statement, without what only some versions of PostgreSQL show: a number of InitPlan, 'Disabled: true'.
+CREATE FUNCTION test_plan(statement text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || statement LOOP
+        IF line !~ '^ *Disabled: true$' THEN
+            RETURN NEXT regexp_replace(line, ' \(returns \$\d+\)$', '');
+        END IF;
+    END LOOP;
+END $$;
+
 -- Runs a query of (id, distance) that must use an index.
 CREATE FUNCTION test_by_index(query text, OUT ids integer[], OUT distances double precision[])
     LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off AS $$
@@ -66,7 +78,8 @@ BEGIN
     recall := round(hits::numeric / wanted, 3);
 END $$;
 
--- The SQLSTATE and message of a statement, or 'ok'.
+-- The SQLSTATE and message of a statement, or 'ok'. Names are those of a search path with `public`: from version 17 on
+-- an index is created with another one.
 CREATE FUNCTION test_error(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     detail text;
@@ -76,5 +89,6 @@ BEGIN
     RETURN 'ok';
 EXCEPTION WHEN OTHERS OR query_canceled THEN
     GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-    RETURN SQLSTATE || ' ' || SQLERRM || coalesce(' | ' || nullif(detail, ''), '') || coalesce(' | ' || nullif(hint, ''), '');
+    RETURN replace(SQLSTATE || ' ' || SQLERRM || coalesce(' | ' || nullif(detail, ''), '') || coalesce(' | ' || nullif(hint, ''), ''),
+        'public.', '');
 END $$;

@@ -93,7 +93,8 @@ WHERE name ~ '^hybrid.(compaction_workers|quiet_hours|log_compaction)' ORDER BY 
 SELECT value, test_error(format('SET hybrid.quiet_hours = %L', value)) FROM unnest(ARRAY[
     '', ' ', '22:00-06:00', '0:00 - 24:00', '22-6', '22:00', '25:00-06:00', '22:60-06:00', 'night', '22:00-06:00-07:00']) value;
 SET hybrid.quiet_hours = 'soon';
-SELECT test_error(statement) FROM unnest(ARRAY['SET hybrid.compaction_workers = 64', 'SET hybrid.compaction_workers = 65',
+-- From version 17 on the range, too, has units.
+SELECT regexp_replace(test_error(statement), ' ms\M', '', 'g') FROM unnest(ARRAY['SET hybrid.compaction_workers = 64', 'SET hybrid.compaction_workers = 65',
     'SET hybrid.compaction_workers = -1', 'SET hybrid.log_compaction_min_duration = -2',
     'SET hybrid.log_compaction_min_duration = ''1min''']) statement;
 RESET ALL;

@@ -202,7 +202,7 @@ UPDATE created SET f = '[1,2]';
 CREATE INDEX CONCURRENTLY broken ON created USING hybrid ((f::vector(3)) vector_l2_ops);
 SELECT indisvalid FROM pg_index WHERE indexrelid = 'broken'::regclass;
 SET enable_seqscan = off;
-EXPLAIN (COSTS OFF) SELECT FROM created ORDER BY f::vector(3) <-> '[1,2,3]' LIMIT 1;
+SELECT test_plan($$SELECT FROM created ORDER BY f::vector(3) <-> '[1,2,3]' LIMIT 1$$);
 RESET enable_seqscan;
 UPDATE created SET f = '[1,2,3]';
 REINDEX INDEX CONCURRENTLY broken;

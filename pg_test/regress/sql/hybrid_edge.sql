@@ -30,7 +30,7 @@ SELECT id FROM t ORDER BY e <=> '[-0.1,1]' LIMIT 2;
 PREPARE by_l2(vector) AS SELECT id, e <-> $1 AS d FROM t ORDER BY e <-> $1 LIMIT 20;
 PREPARE by_cosine(vector) AS SELECT id, e <=> $1 AS d FROM t ORDER BY e <=> $1 LIMIT 20;
 SET plan_cache_mode = force_generic_plan;
-EXPLAIN (COSTS OFF) EXECUTE by_l2(NULL);
+SELECT test_plan($$EXECUTE by_l2(NULL)$$);
 CREATE TABLE answers AS EXECUTE by_l2(NULL);
 SELECT count(*), count(d), array_agg(id ORDER BY id) FROM answers;
 DROP TABLE answers;

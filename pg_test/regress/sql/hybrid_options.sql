@@ -21,11 +21,13 @@ SELECT options, try(options) FROM unnest(ARRAY[
     'auto_compact', 'auto_compact = off', 'auto_compact = maybe']) options;
 SELECT options, try(options) FROM unnest(ARRAY[
     'recent_threshold = ''7 days''', 'recent_threshold = ''36:00''', 'recent_threshold = ''P1M''', 'recent_threshold = 0',
-    'recent_threshold = ''infinity''', 'recent_threshold = '' Infinity ''', 'recent_threshold = ''-infinity''',
+    'recent_threshold = ''infinity''', 'recent_threshold = '' Infinity ''',
     'recent_threshold = ''-1 day''', 'recent_threshold = ''soon''', 'recent_threshold = ''''',
     'recent_threshold = ''1000000000 years''', 'recent_threshold',
     'partition_interval = ''1 hour''', 'partition_interval = ''59 minutes''', 'partition_interval = ''178000000 years''',
     'partition_interval = ''infinity''', 'partition_interval = ''-1 day''', 'partition_interval = ''monthly''']) options;
+-- An interval from version 17 on, but not an age.
+SELECT try('recent_threshold = ''-infinity''') ~ '^22(007 invalid input syntax|023 invalid value.*An age must not be negative)' AS refused;
 -- Contradictions, unknown names.
 SELECT options, try(options) FROM unnest(ARRAY[
     'recent_rows = 0, recent_threshold = ''infinity''', 'recent_rows = 1, recent_threshold = ''infinity''',
