@@ -121,7 +121,7 @@ INSERT INTO big (e) VALUES (vec(0, 96));
 SQL
 	return ok( wait_until(
 			sub { $node->safe_psql($db, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'hybridvec: flush%big_e_idx%'") },
-			20),
+			60),
 		"$label: a worker is busy");
 }
 for my $case (
