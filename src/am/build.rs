@@ -24,7 +24,6 @@ use ann::page::{BlockNumber, Kind, META_BLOCK, Page, Tag};
 use ann::relink::{Claimed, Gathered, Links, assignment};
 use ann::shape::Shape;
 use ann::sq8::Params;
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 /// What a build did.
@@ -86,17 +85,13 @@ fn warn_of_idle_options(index: Index, parameters: &Parameters) {
     if parameters.rerank != 0 {
         let message = format!("option \"rerank\" has no effect in index \"{}\": it keeps sq8", index.name());
         let hint = "Rows are put in order by their exact distances, whatever the index keeps.";
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "hybridvec")
-            .set_hint(hint)
-            .report(PgLogLevel::WARNING);
+        Fault::new(PgSqlErrorCode::ERRCODE_WARNING, message).hint(hint).report(PgLogLevel::WARNING);
     }
     let idle = if parameters.age_key.is_none() { reloptions::for_age_key(index) } else { Vec::new() };
     for option in idle {
         let message = format!("option \"{option}\" has no effect in index \"{}\"", index.name());
         let hint = "It needs an age key: a column of type date, timestamp or timestamptz after the vector.";
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_WARNING, message, "hybridvec")
-            .set_hint(hint)
-            .report(PgLogLevel::WARNING);
+        Fault::new(PgSqlErrorCode::ERRCODE_WARNING, message).hint(hint).report(PgLogLevel::WARNING);
     }
 }
 

@@ -159,11 +159,15 @@ fn start(index: Index, query: &Query, filter: &Filter) -> Running {
         }
     };
     let options = Options::of(index);
-    if options.auto_compact && !in_recovery() && worker::may_look(index) {
-        // Rows grow old also where nobody inserts any more.
-        if or_raise(index, some_came_of_age(&store, &meta, &directory, now())) {
-            worker::note_due(index);
-        }
+    // Rows grow old also where nobody inserts any more. What is wrong with a segment that this search need not read is not
+    // its business.
+    let by_age = meta.parameters.age_key.is_some() && options.auto_compact;
+    if by_age
+        && !in_recovery()
+        && worker::may_look(index)
+        && matches!(some_came_of_age(&store, &meta, &directory, now()), Ok(true))
+    {
+        worker::note_due(index);
     }
     let limits = Limits {
         ef_search: guc::ef_search(options.ef_search),

@@ -193,7 +193,7 @@ pub(crate) fn list_of_others(server: &str) -> Vec<String> {
     let rows = as_extension_owner(|schema| {
         let sql = format!("SELECT DISTINCT manifest FROM {schema}.hybrid_archives WHERE server <> $1");
         Spi::connect(|client| {
-            let rows = client.select(&sql, None, &[server.into()])?;
+            let rows = client.select(&sql, None, &[text(server)])?;
             rows.map(|row| Ok(row.get::<Text>(1)?.map(|text| text.0))).collect::<Result<Vec<_>, SpiError>>()
         })
     });

@@ -71,7 +71,8 @@ impl OpenTable {
     /// time. The caller has fixed the settings that text forms depend on.
     ///
     /// # Errors
-    /// 54000 for a bytea whose text form is larger than PostgreSQL can make; 22021 for text that is not UTF-8; whatever output functions raise.
+    /// 54000 for a bytea whose text form is larger than PostgreSQL can make; 22021 for text that is not UTF-8; whatever output
+    /// functions raise.
     pub fn scan_texts(&self, snapshot: &Snapshot, columns: &[(usize, pg_sys::Oid)], visitor: &mut dyn RowVisitor) {
         let mut outputs: Vec<Output> = columns.iter().map(|&(position, of)| Output::new(position, of)).collect();
         let context = Context::new(c"hybrid row as text");

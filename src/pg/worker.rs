@@ -1,8 +1,8 @@
 //! The background worker: who starts it, and the process itself.
 //!
 //! A dynamic worker, so nothing is preloaded. An insert notes that something is due, and so does a search that finds rows
-//! come of age where nobody inserts any more; the end of its transaction (or, in a
-//! long one, a later insert) starts a worker, if there is none. The worker looks after all indexes of its database.
+//! come of age where nobody inserts any more; the end of its transaction (or, in a long one, a later insert) starts a
+//! worker, if there is none. The worker looks after all indexes of its database.
 
 use super::lock::{self, is_database_wanted};
 use super::relation::{Index, OpenIndex, OpenTable, hybrid_am};

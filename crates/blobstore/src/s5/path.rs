@@ -288,7 +288,7 @@ fn certain(answer: &Answer) -> bool {
 
 /// Bytes as one dialect writes them: `{"type":"Buffer","data":[..]}`.
 fn is_buffer(body: &[u8]) -> bool {
-    if body.first() != Some(&b'{') {
+    if !body.starts_with(b"{") {
         return false;
     }
     let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
